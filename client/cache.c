@@ -1,0 +1,337 @@
+/* cache.c - a thread cache's spans: which have room, which are empty, and the step from one unit of slots to the next.
+ *
+ * All of it is private memory and could be made again from the taken bits.  Lists are kept so that the next span with
+ * room is found at once: partly used ones at the head (they fill up first), empty ones at the tail (from there they go
+ * back to the daemon).
+ */
+#include "client/cache.h"
+
+#include <string.h>
+
+#include "shm/remote.h"
+
+static struct tgc_cache no_cache;
+__thread struct tgc_cache *tgc_cache = &no_cache;
+
+struct tgc_cache *tgc_no_cache(void)
+{
+	return &no_cache;
+}
+
+struct tgc_span *tgc_span_record(uint64_t page)
+{
+	return &tgc_process->spans[page];
+}
+
+uint64_t tgc_span_page(const struct tgc_span *span)
+{
+	return (uint64_t)(span - tgc_process->spans);
+}
+
+/* Slots of a unit that are free by the taken bits; of a group of blocks, for tiny spans. */
+static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_t page, unsigned unit)
+{
+	const struct tgs_class *info = &tgs_classes[class];
+	_Atomic uint64_t *taken;
+
+	if (class == TGS_CLASS_TINY)
+		return tgc_tiny_free_blocks(cache, page, unit);
+	taken = tgs_taken_word(&tgc_heap, info->kind, page, unit);
+	return ~atomic_load_explicit(taken, memory_order_relaxed) & tgs_unit_mask(info->n_slots, unit);
+}
+
+/* Units to go through: a tiny span's are its groups of 64 blocks. */
+static unsigned n_units(unsigned class)
+{
+	return class == TGS_CLASS_TINY ? TGS_TINY_UNITS / 16 : tgs_span_units(tgs_classes[class].n_slots);
+}
+
+static unsigned n_slots(unsigned class)
+{
+	return class == TGS_CLASS_TINY ? TGS_PAGE_SIZE / 16 : tgs_classes[class].n_slots;
+}
+
+static void list_add_head(struct tgc_bin *bin, struct tgc_span *span)
+{
+	span->prev = NULL;
+	span->next = bin->head;
+	if (bin->head)
+		bin->head->prev = span;
+	else
+		bin->tail = span;
+	bin->head = span;
+}
+
+static void list_add_tail(struct tgc_bin *bin, struct tgc_span *span)
+{
+	span->next = NULL;
+	span->prev = bin->tail;
+	if (bin->tail)
+		bin->tail->next = span;
+	else
+		bin->head = span;
+	bin->tail = span;
+}
+
+static void list_remove(struct tgc_bin *bin, struct tgc_span *span)
+{
+	if (span->prev)
+		span->prev->next = span->next;
+	else
+		bin->head = span->next;
+	if (span->next)
+		span->next->prev = span->prev;
+	else
+		bin->tail = span->prev;
+	span->next = span->prev = NULL;
+}
+
+/* Puts a span that is not current where it belongs, by `used` and `room`. */
+static void span_place(struct tgc_cache *cache, struct tgc_span *span)
+{
+	struct tgc_bin *bin = &cache->bins[span->class];
+
+	if (span->room == 0) {
+		span->place = TGC_SPAN_FULL;
+		return;
+	}
+	span->place = TGC_SPAN_LISTED;
+	if (span->used == 0) {
+		list_add_tail(bin, span);
+		bin->n_empty++;
+	} else {
+		list_add_head(bin, span);
+	}
+}
+
+static void span_unlist(struct tgc_cache *cache, struct tgc_span *span)
+{
+	struct tgc_bin *bin = &cache->bins[span->class];
+
+	list_remove(bin, span);
+	if (span->used == 0)
+		bin->n_empty--;
+	span->place = TGC_SPAN_FULL;
+}
+
+void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span)
+{
+	uint64_t page = tgc_span_page(span);
+	unsigned unit;
+
+	span->room = 0;
+	span->used = n_slots(span->class);
+	for (unit = 0; unit < n_units(span->class); unit++) {
+		uint64_t free_slots = unit_free(cache, span->class, page, unit);
+
+		if (free_slots != 0)
+			span->room |= UINT64_C(1) << unit;
+		span->used -= (uint32_t)__builtin_popcountll(free_slots);
+	}
+}
+
+void tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero)
+{
+	struct tgc_span *span = tgc_span_record(page);
+	struct tgc_span **bucket = &cache->bucket[page % TGS_DIRTY_BITS];
+
+	*span = (struct tgc_span){
+		.class = (uint8_t)class,
+		.n_pages = (uint32_t)n_pages,
+		.zero = zero ? ~UINT64_C(0) : 0,
+		.bucket_next = *bucket,
+	};
+	if (*bucket)
+		(*bucket)->bucket_prev = span;
+	*bucket = span;
+	cache->n_spans++;
+	cache->n_pages += n_pages;
+	if (class == 0) {
+		span->place = TGC_SPAN_LARGE;
+		return;
+	}
+	if (!zero) {
+		/* It may come from central, with objects of others in it and frees of them waiting. */
+		struct tgs_span shape = { .page = page, .n_pages = n_pages, .class = class,
+					  .n_slots = tgs_classes[class].n_slots };
+		struct tgs_harvest harvest = { 0 };
+
+		tgs_remote_harvest_span(&tgc_heap, &shape, &harvest);
+	}
+	tgc_span_survey(cache, span);
+	span_place(cache, span);
+}
+
+void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
+{
+	struct tgc_span **bucket = &cache->bucket[tgc_span_page(span) % TGS_DIRTY_BITS];
+
+	if (span->place == TGC_SPAN_LISTED)
+		span_unlist(cache, span);
+	if (span->bucket_prev)
+		span->bucket_prev->bucket_next = span->bucket_next;
+	else
+		*bucket = span->bucket_next;
+	if (span->bucket_next)
+		span->bucket_next->bucket_prev = span->bucket_prev;
+	cache->n_spans--;
+	cache->n_pages -= span->n_pages;
+	memset(span, 0, sizeof(*span));
+}
+
+void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint64_t freed)
+{
+	struct tgc_bin *bin = &cache->bins[span->class];
+	uint32_t n = (uint32_t)__builtin_popcountll(freed);
+
+	if (span->place == TGC_SPAN_CURRENT) {
+		if (bin->unit == unit) {
+			bin->free |= freed;
+			bin->zero &= ~freed;
+			return;
+		}
+		span->room |= UINT64_C(1) << unit;
+		span->used -= n;
+		return;
+	}
+	/* Only a change of place touches the lists: it had no room, or it has become empty. */
+	if (span->place == TGC_SPAN_FULL || span->used == n) {
+		if (span->place == TGC_SPAN_LISTED)
+			span_unlist(cache, span);
+		span->used -= n;
+		span->room |= UINT64_C(1) << unit;
+		span_place(cache, span);
+		if (span->used == 0 && !cache->draining)
+			tgc_return_some(cache, span->class);
+		return;
+	}
+	span->room |= UINT64_C(1) << unit;
+	span->used -= n;
+}
+
+/* Loads a unit of the current span into the bin.  False if it turns out to have no free slot. */
+static bool load_unit(struct tgc_cache *cache, struct tgc_bin *bin, unsigned unit)
+{
+	struct tgc_span *span = bin->span;
+	uint64_t page = tgc_span_page(span);
+	uint64_t bit = UINT64_C(1) << unit;
+	const struct tgs_class *info = &tgs_classes[span->class];
+	bool tiny = span->class == TGS_CLASS_TINY;
+
+	span->room &= ~bit;
+	bin->free = unit_free(cache, span->class, page, unit);
+	bin->zero = span->zero & bit ? bin->free : 0;
+	span->zero &= ~bit;
+	bin->unit = (uint8_t)unit;
+	bin->size = tiny ? 16 : info->size;
+	bin->taken = tgs_taken_word(&tgc_heap, info->kind, page, tiny ? unit * 16 : unit);
+	bin->address = tgs_page_address(&tgc_heap, page) + (size_t)unit * 64 * bin->size;
+	span->used += (uint32_t)__builtin_popcountll(bin->free);
+	return bin->free != 0;
+}
+
+/* The current span is used up: its word is empty and no other unit has room. */
+static void drop_current(struct tgc_cache *cache, struct tgc_bin *bin)
+{
+	struct tgc_span *span = bin->span;
+
+	bin->span = NULL;
+	bin->taken = NULL;
+	bin->free = 0;
+	bin->zero = 0;
+	if (span)
+		span_place(cache, span);
+}
+
+bool tgc_bin_next(struct tgc_cache *cache, unsigned class)
+{
+	struct tgc_bin *bin = &cache->bins[class];
+
+	for (;;) {
+		while (bin->span && bin->span->room != 0) {
+			if (load_unit(cache, bin, (unsigned)__builtin_ctzll(bin->span->room)))
+				return true;
+		}
+		drop_current(cache, bin);
+		if (!bin->head)
+			return false;
+		bin->span = bin->head;
+		span_unlist(cache, bin->span);
+		bin->span->place = TGC_SPAN_CURRENT;
+	}
+}
+
+void tgc_bin_unload(struct tgc_cache *cache, unsigned class)
+{
+	struct tgc_bin *bin = &cache->bins[class];
+	struct tgc_span *span = bin->span;
+
+	if (!span)
+		return;
+	if (bin->free != 0) {
+		span->room |= UINT64_C(1) << bin->unit;
+		span->used -= (uint32_t)__builtin_popcountll(bin->free);
+		/* The unit is as zero as it was, if nothing of it was handed out. */
+		if (bin->zero == bin->free && unit_free(cache, class, tgc_span_page(span), bin->unit) == bin->zero &&
+		    span->used == 0)
+			span->zero |= UINT64_C(1) << bin->unit;
+	}
+	drop_current(cache, bin);
+}
+
+/* Frees of others in one span of ours. */
+static void drain_span(struct tgc_cache *cache, struct tgc_span *span)
+{
+	uint64_t page = tgc_span_page(span);
+	const struct tgs_class *info = &tgs_classes[span->class];
+	struct tgs_harvest harvest = { 0 };
+	unsigned unit;
+
+	for (unit = 0; unit < tgs_span_units(info->n_slots); unit++) {
+		uint64_t freed = tgs_remote_harvest(&tgc_heap, info->kind, page, unit, &harvest);
+
+		if (freed == 0)
+			continue;
+		if (span->class == TGS_CLASS_TINY)
+			tgc_tiny_harvested(cache, page, unit, freed);
+		else if (span->class == 0)
+			tgc_large_harvested(span);
+		else
+			tgc_span_freed(cache, span, unit, freed);
+	}
+	if (TGS_UNLIKELY(harvest.n_twice != 0))
+		tgc_report(TGC_DOUBLE_FREE, tgs_page_address(&tgc_heap, page) +
+					    (size_t)harvest.twice_index * info->size);
+}
+
+void tgc_cache_drain(struct tgc_cache *cache)
+{
+	bool any = false;
+	unsigned i, class;
+
+	/* Nothing is given back before the end: that would take spans out of the lists that are being walked. */
+	cache->draining = true;
+	for (i = 0; i < TGS_DIRTY_BITS / 64; i++) {
+		uint64_t dirty = atomic_load_explicit(&cache->slot->dirty[i], memory_order_relaxed);
+
+		if (dirty == 0)
+			continue;
+		any = true;
+		dirty = atomic_exchange_explicit(&cache->slot->dirty[i], 0, memory_order_seq_cst);
+		for (; dirty != 0; dirty &= dirty - 1) {
+			struct tgc_span *span = cache->bucket[i * 64 + (unsigned)__builtin_ctzll(dirty)];
+
+			while (span) {
+				struct tgc_span *next = span->bucket_next;
+
+				drain_span(cache, span);
+				span = next;
+			}
+		}
+	}
+	cache->draining = false;
+	for (class = 1; any && class < TGS_CLASSES_ALL; class++) {
+		if (cache->bins[class].n_empty != 0)
+			tgc_return_some(cache, class);
+	}
+}

@@ -1,0 +1,156 @@
+/* cache.h - what one thread keeps for itself: a slot, the spans that it owns, and for each class the free slots of one
+ * unit of one of them, as a word of bits.
+ *
+ * malloc takes the lowest bit of that word; free puts a bit back into it, or notes that its span has room.  What is free
+ * is known from the `taken` bits in shared memory alone; everything here could be rebuilt from them.
+ *
+ * A span is in one of these places: current of its class (bin->span), in the list of its class (it has room; partly used
+ * ones at the head, empty ones at the tail), or in none (full).  All spans of a cache are also in `bucket`, by page
+ * number, where the hints of foreign frees (dirty bits) lead.
+ *
+ * `used` counts slots (tiny: blocks) that are not free for this thread: those taken, and those in the bin's word.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/process.h"
+#include "shm/base.h"
+#include "shm/layout.h"
+#include "shm/sizeclass.h"
+#include "shm/span.h"
+
+enum tgc_span_place {
+	TGC_SPAN_NONE,        /* not held */
+	TGC_SPAN_FULL,
+	TGC_SPAN_LISTED,
+	TGC_SPAN_CURRENT,
+	TGC_SPAN_LARGE,       /* holds a large object */
+	TGC_SPAN_LARGE_IDLE,  /* a large span kept for the next object */
+};
+
+/* The private record of a span that this process holds; found by its first page. */
+struct tgc_span {
+	struct tgc_span *next, *prev;               /* list of its class */
+	struct tgc_span *bucket_next, *bucket_prev;
+	uint64_t room;        /* units (tiny: groups of 64 blocks) that have a free slot */
+	uint64_t zero;        /* units (large: bit 0) whose memory nobody has used since it was zero */
+	uint32_t used;
+	uint32_t n_pages;     /* large spans */
+	uint8_t class;
+	uint8_t place;        /* enum tgc_span_place */
+	uint8_t reserved[6];
+};
+
+/* One class.  A cache line. */
+struct tgc_bin {
+	uint64_t free;                 /* free slots of the current unit */
+	_Atomic uint64_t *taken;       /* its taken word; tiny: the first of its 16 */
+	uint8_t *address;              /* of the unit's slot 0 */
+	uint64_t zero;                 /* of `free`: slots whose memory is known to be zero */
+	struct tgc_span *span;         /* current; NULL: none */
+	struct tgc_span *head, *tail;  /* spans with room */
+	uint32_t size;                 /* bytes of a slot; tiny: of a block */
+	uint16_t n_empty;              /* spans in the list that hold nothing */
+	uint8_t unit;                  /* current unit (tiny: group) */
+	uint8_t batch;                 /* log2 of how many spans to ask for next */
+};
+
+/* The block that tiny objects go into at the moment. */
+struct tgc_tiny {
+	uint8_t *block;                /* NULL: none */
+	_Atomic uint64_t *taken;       /* word that has its 16 bits */
+	uint32_t shift;                /* where in it */
+	uint32_t offset;               /* bytes handed out; 16 when there is no block */
+};
+
+struct tgc_cache {
+	uint64_t owner_bits;           /* of our spans in page map entries; 0 matches none */
+	uint32_t slot_id;              /* 0: no slot: wiped, or never opened */
+	bool draining;                 /* spans that become empty are not given back before the end of the drain */
+	struct tgs_slot *slot;
+	struct tgc_tiny tiny;
+	struct tgc_bin bins[TGS_CLASSES_ALL];
+	struct tgc_span *bucket[TGS_DIRTY_BITS];
+	struct tgc_cache *next_idle;
+	struct tgc_cache *next_all;
+	uint64_t trim_seen;            /* tgc_process->trim_request when we last gave back */
+	uint64_t pressure_seen;        /* the map's trim_epoch, likewise */
+	uint64_t n_spans;
+	uint64_t n_pages;
+	_Atomic uint64_t foreign_frees;
+};
+
+/* The calling thread's cache; an empty one that owns nothing before its first call. */
+extern __thread struct tgc_cache *tgc_cache;
+
+/* That empty one; every thread's to begin with, never written. */
+struct tgc_cache *tgc_no_cache(void);
+
+/* The cache of the calling thread, with a slot.  NULL with errno.  thread.c */
+struct tgc_cache *tgc_cache_get(void);
+
+/* cache.c: lists and units */
+
+struct tgc_span *tgc_span_record(uint64_t page);
+void tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero);
+void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span);
+uint64_t tgc_span_page(const struct tgc_span *span);
+
+/* Finds out from the taken bits which units of a span have room, after harvesting it. */
+void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span);
+
+/* Slots `freed` of a unit (tiny: blocks of a group) are free now. */
+void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint64_t freed);
+
+/* Makes the next unit with room the current one of its class; false if no span that we hold has room. */
+bool tgc_bin_next(struct tgc_cache *cache, unsigned class);
+
+/* The bin's word goes back to its span, and the span to where it belongs. */
+void tgc_bin_unload(struct tgc_cache *cache, unsigned class);
+
+/* Harvests the spans that others have freed objects of. */
+void tgc_cache_drain(struct tgc_cache *cache);
+
+/* refill.c: the way to the daemon */
+
+/* Gives the class free slots.  False with errno. */
+bool tgc_refill(struct tgc_cache *cache, unsigned class);
+
+/* Gives back empty spans: those of one class beyond what it may keep, or all of all classes. */
+void tgc_return_some(struct tgc_cache *cache, unsigned class);
+void tgc_return_all(struct tgc_cache *cache);
+
+/* tiny.c */
+void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
+void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page);
+void tgc_tiny_unload(struct tgc_cache *cache);
+/* Others freed these bytes of a unit. */
+void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed);
+/* Which blocks of a group are free: none of their bytes starts an object. */
+uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsigned group);
+
+/* large.c */
+void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero);
+bool tgc_large_free(void *p, uint64_t page);     /* false: not a live object */
+void tgc_large_harvested(struct tgc_span *span); /* others freed it */
+void *tgc_large_realloc(void *p, uint64_t page, size_t size);
+void tgc_large_trim(void);
+uint64_t tgc_large_cached_bytes(void);
+void tgc_large_count(struct tg_stats *stats);
+
+/* foreign.c */
+void tgc_foreign_free(void *p);
+void tgc_foreign_flush(struct tgc_cache *cache);
+uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
+
+/* thread.c */
+/* A cache with a slot of its own, for no thread in particular.  NULL with errno.  `reuse`: an empty one to be used. */
+struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse);
+/* All that a cache only caches: frees to come, free slots at hand, empty spans. */
+void tgc_cache_give_back(struct tgc_cache *cache);
+
+/* error.c */
+enum tgc_error { TGC_DOUBLE_FREE, TGC_INVALID_FREE, TGC_NOT_ATTACHED };
+TGS_COLD void tgc_report(enum tgc_error error, const void *p);

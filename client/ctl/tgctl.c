@@ -1,0 +1,17 @@
+/* tgctl.c - the program around tgctl's command line.
+ *
+ * tgctl shows and steers a heap: it talks to the daemon as any client does, but attaches to nothing.  All of it is in
+ * the other files of this folder, which tests link:
+ *
+ *	cli.c     options, the table of commands      commands.c, list.c  the commands; run.c  `tgctl run`
+ *	ctl.c     one run of tgctl; how it fails      report.c, table.c, map.c, json.c  how answers are shown
+ *	talk.c    the conversation with the daemon    find.c  where tgd and libtgmalloc.so are
+ */
+#include <stdio.h>
+
+#include "client/ctl/cli.h"
+
+int main(int argc, char **argv)
+{
+	return tgc_cli_main(argc, argv, stdout, stderr);
+}

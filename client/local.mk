@@ -1,0 +1,36 @@
+# client/: libtg.  All code is in libtgclient.la, which tests and tgctl link; libtg.la adds only the export list.
+# Lists are sorted, one file a line.
+
+noinst_LTLIBRARIES += %D%/libtgclient.la
+%C%_libtgclient_la_SOURCES = \
+	%D%/alloc.c \
+	%D%/attach.c \
+	%D%/autostart.c \
+	%D%/autostart.h \
+	%D%/cache.c \
+	%D%/cache.h \
+	%D%/error.c \
+	%D%/foreign.c \
+	%D%/large.c \
+	%D%/object.c \
+	%D%/process.c \
+	%D%/process.h \
+	%D%/refill.c \
+	%D%/root.c \
+	%D%/rpc.c \
+	%D%/rpc.h \
+	%D%/stats.c \
+	%D%/swap.c \
+	%D%/thread.c \
+	%D%/tiny.c
+
+# The thread cache is thread-local: initial-exec makes reaching it one instruction instead of a call.
+%C%_libtgclient_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec
+$(%C%_libtgclient_la_OBJECTS): | $(tg_generated)
+
+include_HEADERS += %D%/tg.h
+
+lib_LTLIBRARIES += %D%/libtg.la
+%C%_libtg_la_SOURCES =
+%C%_libtg_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -export-symbols-regex '^tg_'
+%C%_libtg_la_LIBADD = %D%/libtgclient.la $(tg_core_libs)

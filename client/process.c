@@ -1,0 +1,94 @@
+/* process.c - the process's record and the memory that a forked child finds wiped.
+ */
+#include "client/process.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "client/cache.h"
+#include "client/rpc.h"
+
+struct tgs_heap tgc_heap;
+struct tgc_saved tgc_saved = { .socket_fd = -1 };
+struct tgc_process *tgc_process;
+
+void *tgc_wiped_alloc(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (madvise(p, bytes, MADV_WIPEONFORK) < 0) {
+		munmap(p, bytes);
+		errno = ENOMEM;
+		return NULL;
+	}
+	return p;
+}
+
+void tgc_wiped_free(void *p, size_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
+}
+
+bool tgc_process_init(void)
+{
+	static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
+
+	/* Threads that attach at once; no fork handler is needed for it, since nothing under it can fork or block long. */
+	pthread_mutex_lock(&once);
+	if (!tgc_process)
+		tgc_process = tgc_wiped_alloc(sizeof(*tgc_process));
+	pthread_mutex_unlock(&once);
+	return tgc_process != NULL;
+}
+
+bool tgc_enter(void)
+{
+	int r = 0;
+
+	if (TGS_LIKELY(tgc_process && atomic_load_explicit(&tgc_process->attached, memory_order_acquire)))
+		return true;
+	if (!tgc_process || tgc_saved.attach_count == 0) {
+		errno = ENOTCONN;
+		return false;
+	}
+	/* A forked child of a client: its record has been wiped. */
+	pthread_mutex_lock(&tgc_process->lock);
+	if (!atomic_load_explicit(&tgc_process->attached, memory_order_relaxed))
+		r = tgc_attach_locked(true);
+	pthread_mutex_unlock(&tgc_process->lock);
+	if (r < 0) {
+		errno = r == -ENOMEM ? ENOMEM : ENOTCONN;
+		return false;
+	}
+	return true;
+}
+
+void tgc_process_clear(void)
+{
+	struct tgc_cache *cache;
+
+	atomic_store_explicit(&tgc_process->attached, 0, memory_order_release);
+	/* A thread may still have its cache at hand: it stays, empty, and is the thread's again at its next call. */
+	for (cache = tgc_process->all; cache; cache = cache->next_all) {
+		struct tgc_cache *next_all = cache->next_all, *next_idle = cache->next_idle;
+
+		memset(cache, 0, sizeof(*cache));
+		cache->next_all = next_all;
+		cache->next_idle = next_idle;
+	}
+	if (tgc_process->large) {
+		/* No thread has this one at hand. */
+		tgc_process->large->next_idle = tgc_process->idle;
+		tgc_process->idle = tgc_process->large;
+		tgc_process->large = NULL;
+	}
+	tgc_wiped_free(tgc_process->spans, tgc_heap.geometry.n_pages * sizeof(struct tgc_span));
+	tgc_process->spans = NULL;
+	tgs_region_unmap(&tgc_heap);
+}

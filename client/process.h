@@ -1,0 +1,70 @@
+/* process.h - what this process knows of the heap that it is attached to.
+ *
+ * Two kinds of memory.  `tgc_heap` and `tgc_saved` are ordinary: a forked child inherits the mapping and how it was made.
+ * Everything else (`tgc_process`, the thread caches, the span records) lies in memory that the kernel wipes in a forked
+ * child (MADV_WIPEONFORK): there it is all zero, which means "not attached, nothing cached, every lock free".  So a child
+ * can never use what is its parent's, with or without fork handlers, and becomes a client of its own at its first call.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/tg.h"
+#include "shm/base.h"
+#include "shm/region.h"
+
+struct tgc_cache;
+struct tgc_span;
+struct tgc_rpc;
+
+struct tgc_process {
+	_Atomic uint32_t attached;     /* set last when attaching; what slow paths ask first */
+	uint32_t client_id;
+	pthread_mutex_t lock;          /* attach and detach, the lists of caches; never held during an allocation */
+	struct tgc_rpc *rpc;           /* the connection; has a lock of its own */
+	struct tgc_span *spans;        /* one private record a page, used at first pages of spans held */
+	struct tgc_cache *large;       /* the slot that holds this process's large spans; under large_lock */
+	pthread_mutex_t large_lock;
+	struct tgc_cache *idle;        /* caches whose threads have ended, linked by next_idle; under lock */
+	struct tgc_cache *all;         /* every cache, linked by next_all; under lock */
+	uint64_t n_caches;
+	_Atomic uint64_t trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
+	_Atomic uint64_t errors;       /* double and invalid frees counted */
+};
+
+/* How the process attached; a forked child attaches in the same way. */
+struct tgc_saved {
+	unsigned attach_count;         /* tg_attach less tg_detach; under `lock` */
+	unsigned flags;
+	int timeout_ms;
+	int socket_fd;                 /* -1: none; a child closes the inherited one */
+	bool count_errors;             /* TG_ON_ERROR=count */
+	char socket[108];
+	char heap[64];
+	char name[64];
+	uint8_t uuid[16];              /* of the heap that is mapped */
+};
+
+extern struct tgs_heap tgc_heap;      /* all zero while not attached: no pointer lies in it then */
+extern struct tgc_saved tgc_saved;
+extern struct tgc_process *tgc_process; /* never NULL once the library is in use */
+
+/* Memory that a forked child finds wiped; zero to begin with.  NULL with errno. */
+void *tgc_wiped_alloc(size_t bytes);
+void tgc_wiped_free(void *p, size_t bytes);
+
+/* The process record exists after this.  False with errno ENOMEM. */
+bool tgc_process_init(void);
+
+/* Is this process a client?  If it is a forked child of one, makes it one.  False with errno ENOTCONN (or why attaching
+ * failed). */
+bool tgc_enter(void);
+
+/* attach.c */
+int tgc_attach_locked(bool in_child);
+const char *tgc_attach_why(void);
+
+/* Gives the caches, spans and mapping up, without a word to the daemon.  Under lock. */
+void tgc_process_clear(void);

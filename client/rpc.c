@@ -1,0 +1,432 @@
+/* rpc.c - the connection to the daemon: connect, ask, wait, and connect again when it is gone.
+ *
+ * One request is in flight at a time, under the lock.  The buffers lie in wiped memory, as all that is this process's
+ * own: a forked child finds no connection.  The descriptor is looked at before each use (device and inode): a program
+ * that closed all its descriptors and opened others must not find our bytes in its files.
+ */
+#include "client/rpc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/autostart.h"
+#include "client/process.h"
+#include "proto/fdpass.h"
+
+#define OUT_SIZE 8192u
+#define IN_SIZE 16384u
+#define UNPACK_SIZE 65536u
+#define RETRY_MS 20
+
+struct tgc_rpc {
+	pthread_mutex_t lock;
+	bool connected;
+	dev_t dev;            /* of our socket */
+	ino_t ino;
+	uint64_t next_id;
+	_Atomic uint64_t messages;
+	_Atomic uint64_t reconnects;
+	struct tgp_arena arena;
+	char why[TGP_TEXT_MAX + 1];
+	int fds[TGP_FDS_MAX]; /* came with the last reply */
+	size_t n_fds;
+	size_t in_n;
+	uint8_t out[OUT_SIZE];
+	uint8_t in[IN_SIZE];
+	uint8_t unpack[UNPACK_SIZE];
+};
+
+static struct tgc_rpc *rpc(void)
+{
+	return tgc_process->rpc;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void complain(const char *what, int error)
+{
+	snprintf(rpc()->why, sizeof(rpc()->why), "%s %.107s: %s", what, tgc_saved.socket, strerror(error));
+}
+
+/* Is the descriptor still the socket that we opened? */
+static bool still_ours(void)
+{
+	struct stat st;
+
+	return rpc()->connected && fstat(tgc_saved.socket_fd, &st) == 0 && st.st_dev == rpc()->dev &&
+	       st.st_ino == rpc()->ino;
+}
+
+static void disconnect(void)
+{
+	if (still_ours())
+		close(tgc_saved.socket_fd);
+	rpc()->connected = false;
+	tgc_saved.socket_fd = -1;
+	rpc()->in_n = 0;
+}
+
+static void close_fds(void)
+{
+	while (rpc()->n_fds > 0)
+		close(rpc()->fds[--rpc()->n_fds]);
+}
+
+static int wait_for(short events, int64_t deadline)
+{
+	struct pollfd pfd = { .fd = tgc_saved.socket_fd, .events = events };
+	int64_t left;
+	int n;
+
+	for (;;) {
+		left = deadline - now_ms();
+		if (left <= 0)
+			return -ETIMEDOUT;
+		n = poll(&pfd, 1, (int)left);
+		if (n > 0)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+	}
+}
+
+static int send_all(const uint8_t *bytes, size_t n, int64_t deadline)
+{
+	while (n > 0) {
+		ssize_t sent = tgp_send_fds(tgc_saved.socket_fd, bytes, n, NULL, 0);
+
+		if (sent == -EAGAIN) {
+			int r = wait_for(POLLOUT, deadline);
+
+			if (r < 0)
+				return r;
+			continue;
+		}
+		if (sent < 0)
+			return (int)sent;
+		bytes += sent;
+		n -= (size_t)sent;
+	}
+	return 0;
+}
+
+/* Reads until a whole frame is there, and unpacks it. */
+static int receive(const Tgd__Reply **ret, int64_t deadline)
+{
+	struct tgc_rpc *c = rpc();
+	const uint8_t *payload;
+	size_t len;
+	int r;
+
+	for (;;) {
+		int fds[TGP_FDS_MAX];
+		size_t n_fds = 0, i;
+		ssize_t got;
+
+		r = tgp_frame_next(c->in, c->in_n, &payload, &len);
+		if (r < 0)
+			return r;
+		if (r > 0)
+			break;
+		if (c->in_n == IN_SIZE)
+			return -EPROTO;
+		r = wait_for(POLLIN, deadline);
+		if (r < 0)
+			return r;
+		got = tgp_recv_fds(tgc_saved.socket_fd, c->in + c->in_n, IN_SIZE - c->in_n, fds, TGP_FDS_MAX, &n_fds);
+		if (got == -EAGAIN)
+			continue;
+		if (got < 0)
+			return (int)got;
+		if (got == 0)
+			return -ECONNRESET;
+		if (n_fds > 0)
+			close_fds();
+		for (i = 0; i < n_fds; i++)
+			c->fds[c->n_fds++] = fds[i];
+		c->in_n += (size_t)got;
+	}
+	tgp_arena_reset(&c->arena);
+	r = tgp_reply_unpack(&c->arena, payload, len, ret, c->why, sizeof(c->why));
+	memmove(c->in, c->in + TGP_FRAME_HEAD + len, c->in_n - TGP_FRAME_HEAD - len);
+	c->in_n -= TGP_FRAME_HEAD + len;
+	return r;
+}
+
+/* One exchange on the connection that there is. */
+static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret, int64_t deadline)
+{
+	struct tgc_rpc *c = rpc();
+	const Tgd__Reply *reply = NULL;
+	ssize_t n;
+	int r;
+
+	request->id = ++c->next_id;
+	n = tgp_request_pack(request, c->out, OUT_SIZE);
+	if (n < 0)
+		return (int)n;
+	atomic_fetch_add_explicit(&c->messages, 1, memory_order_relaxed);
+	r = send_all(c->out, (size_t)n, deadline);
+	if (r < 0 && r != -EPIPE)
+		return r;
+	/* After EPIPE there may still be a reply to read that tells why. */
+	do
+		r = receive(&reply, deadline);
+	while (r == 0 && reply->id != request->id && reply->id != 0);
+	if (r < 0)
+		return r;
+	if (reply->error != 0) {
+		snprintf(c->why, sizeof(c->why), "%s", reply->message);
+		return reply->error < 0 && reply->error > -4096 ? reply->error : -EPROTO;
+	}
+	if (reply->body_case != body)
+		return -EPROTO;
+	if (ret)
+		*ret = reply;
+	return 0;
+}
+
+static int connect_socket(int64_t deadline)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct stat st;
+	int fd, r;
+
+	memcpy(address.sun_path, tgc_saved.socket, strlen(tgc_saved.socket) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	/* A backlog that is full is EAGAIN on a Unix socket, and nothing to wait on: try again. */
+	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		r = -errno;
+		if ((r != -EAGAIN && r != -EINTR) || now_ms() >= deadline) {
+			close(fd);
+			return r == -EAGAIN ? -ETIMEDOUT : r;
+		}
+		(void)poll(NULL, 0, 1);
+	}
+	if (fstat(fd, &st) < 0) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	/* Out of the way of programs that expect small numbers for what they open themselves. */
+	r = fcntl(fd, F_DUPFD_CLOEXEC, 200);
+	if (r >= 0) {
+		close(fd);
+		fd = r;
+	}
+	tgc_saved.socket_fd = fd;
+	rpc()->dev = st.st_dev;
+	rpc()->ino = st.st_ino;
+	rpc()->connected = true;
+	rpc()->in_n = 0;
+	return 0;
+}
+
+static int say_hello(int64_t deadline)
+{
+	Tgd__Hello hello = TGD__HELLO__INIT;
+	Tgd__Request request = TGD__REQUEST__INIT;
+	char program[TGP_PROGRAM_MAX];
+
+	snprintf(program, sizeof(program), "libtg %s", tg_version());
+	hello.version = TGP_VERSION;
+	hello.min_version = TGP_MIN_VERSION;
+	hello.program = program;
+	request.body_case = TGD__REQUEST__BODY_HELLO;
+	request.hello = &hello;
+	return exchange(&request, TGD__REPLY__BODY_HELLO, NULL, deadline);
+}
+
+/* Connects and attaches, as client `id` (0: as a new one). */
+static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
+{
+	Tgd__Attach attach = TGD__ATTACH__INIT;
+	Tgd__Request request = TGD__REQUEST__INIT;
+	int r;
+
+	r = connect_socket(deadline);
+	if (r < 0) {
+		complain("cannot connect to", -r);
+		return r;
+	}
+	r = say_hello(deadline);
+	if (r == 0) {
+		attach.heap = tgc_saved.heap;
+		attach.name = tgc_saved.name;
+		attach.flags = tgc_saved.flags & TG_RECLAIM;
+		attach.client_id = id;
+		request.body_case = TGD__REQUEST__BODY_ATTACH;
+		request.attach = &attach;
+		r = exchange(&request, TGD__REPLY__BODY_ATTACH, ret, deadline);
+	}
+	if (r < 0)
+		disconnect();
+	return r;
+}
+
+static bool no_daemon(int r)
+{
+	return r == -ENOENT || r == -ECONNREFUSED;
+}
+
+int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd)
+{
+	int64_t deadline = now_ms() + tgc_saved.timeout_ms;
+	bool started = false;
+	const Tgd__Reply *reply;
+	int r;
+
+	if (!tgc_process->rpc) {
+		tgc_process->rpc = tgc_wiped_alloc(sizeof(struct tgc_rpc));
+		if (!tgc_process->rpc)
+			return -ENOMEM;
+	}
+	tgp_arena_init(&rpc()->arena, rpc()->unpack, UNPACK_SIZE);
+	for (;;) {
+		r = connect_as(0, &reply, deadline);
+		if (!no_daemon(r) || !(tgc_saved.flags & TG_AUTOSTART) || now_ms() >= deadline)
+			break;
+		if (!started) {
+			r = tgc_autostart(rpc()->why, sizeof(rpc()->why));
+			if (r < 0)
+				return r;
+			started = true;
+		}
+		(void)poll(NULL, 0, RETRY_MS);
+	}
+	if (r < 0)
+		return r;
+	if (rpc()->n_fds != 2 || reply->attach->heap_uuid.len != sizeof(tgc_saved.uuid)) {
+		close_fds();
+		disconnect();
+		snprintf(rpc()->why, sizeof(rpc()->why), "the daemon's answer came without the heap's two descriptors");
+		return -EPROTO;
+	}
+	*ret = reply->attach;
+	*ret_map_fd = rpc()->fds[0];
+	*ret_heap_fd = rpc()->fds[1];
+	rpc()->n_fds = 0;
+	return 0;
+}
+
+void tgc_rpc_close(void)
+{
+	if (!tgc_process->rpc)
+		return;
+	close_fds();
+	disconnect();
+}
+
+static bool connection_lost(int r)
+{
+	return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -EBADF || r == -ENOTSOCK;
+}
+
+/* Makes the connection again until the deadline.  The heap must be the one that we have mapped. */
+static int reconnect(int64_t deadline)
+{
+	const Tgd__Reply *reply;
+	int r;
+
+	for (;;) {
+		disconnect();
+		r = connect_as(tgc_process->client_id, &reply, deadline);
+		if (r == 0 && (reply->attach->heap_uuid.len != sizeof(tgc_saved.uuid) ||
+			       memcmp(reply->attach->heap_uuid.data, tgc_saved.uuid, sizeof(tgc_saved.uuid)) != 0)) {
+			close_fds();
+			disconnect();
+			snprintf(rpc()->why, sizeof(rpc()->why), "the daemon at %.107s serves another heap now",
+				 tgc_saved.socket);
+			return -ENOTCONN;
+		}
+		close_fds();
+		if (r == 0) {
+			tgc_process->client_id = reply->attach->client_id;
+			atomic_fetch_add_explicit(&rpc()->reconnects, 1, memory_order_relaxed);
+			return 0;
+		}
+		if ((!no_daemon(r) && !connection_lost(r)) || now_ms() >= deadline)
+			return -ENOTCONN;
+		(void)poll(NULL, 0, RETRY_MS);
+	}
+}
+
+void tgc_rpc_begin(void)
+{
+	pthread_mutex_lock(&rpc()->lock);
+}
+
+void tgc_rpc_end(void)
+{
+	pthread_mutex_unlock(&rpc()->lock);
+}
+
+int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret)
+{
+	int64_t deadline = now_ms() + tgc_saved.timeout_ms;
+	int r;
+
+	for (;;) {
+		r = still_ours() ? exchange(request, body, ret, deadline) : -ENOTCONN;
+		if (!connection_lost(r))
+			break;
+		r = reconnect(deadline);
+		if (r < 0)
+			return r;
+	}
+	if (r == -ETIMEDOUT || r == -EPROTO) {
+		/* What may still come on this connection answers a question that nobody asks any more. */
+		disconnect();
+		return r == -ETIMEDOUT ? -ENOTCONN : r;
+	}
+	return r;
+}
+
+const char *tgc_rpc_why(void)
+{
+	return tgc_process && tgc_process->rpc ? rpc()->why : "";
+}
+
+int tgc_rpc_put_spans(uint32_t slot, uint64_t *pages, size_t n)
+{
+	Tgd__PutSpans put = TGD__PUT_SPANS__INIT;
+	Tgd__Request request = TGD__REQUEST__INIT;
+	int r;
+
+	put.slot = slot;
+	put.n_pages = n;
+	put.pages = pages;
+	request.body_case = TGD__REQUEST__BODY_PUT_SPANS;
+	request.put_spans = &put;
+	tgc_rpc_begin();
+	r = tgc_rpc_call(&request, TGD__REPLY__BODY__NOT_SET, NULL);
+	tgc_rpc_end();
+	return r;
+}
+
+uint64_t tgc_rpc_messages(void)
+{
+	return atomic_load_explicit(&rpc()->messages, memory_order_relaxed);
+}
+
+uint64_t tgc_rpc_reconnects(void)
+{
+	return atomic_load_explicit(&rpc()->reconnects, memory_order_relaxed);
+}

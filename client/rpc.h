@@ -1,0 +1,33 @@
+/* rpc.h - one request to the daemon, one reply: the only way out of the process.
+ *
+ * The connection is shared by the threads, under a lock of its own that is taken last.  Nothing here calls malloc: the
+ * library may be the process's malloc.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/msg.h"
+
+/* Lock and unlock.  A reply is valid until tgc_rpc_end. */
+void tgc_rpc_begin(void);
+void tgc_rpc_end(void);
+
+/* Sends a request (its id is filled in) and waits for the reply, which must have that body, unless it is an error.  If
+ * the connection is gone, makes it again, as the client that we are, within the timeout.  0, the daemon's -errno,
+ * -ENOTCONN (no daemon within the timeout, or it is not the one whose heap we have), -EPROTO. */
+int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret);
+
+/* What the reply to the last failed call said. */
+const char *tgc_rpc_why(void);
+
+/* Takes spans out of our hands.  They must not be touched any more, whatever this returns. */
+int tgc_rpc_put_spans(uint32_t slot, uint64_t *pages, size_t n);
+
+/* The first connection of this process: connects, says hello, attaches; the descriptors are the caller's.  Not locked. */
+int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd);
+void tgc_rpc_close(void);
+
+uint64_t tgc_rpc_messages(void);
+uint64_t tgc_rpc_reconnects(void);

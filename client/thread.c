@@ -1,0 +1,145 @@
+/* thread.c - a thread's cache from its first call to its end.
+ *
+ * When a thread ends, its cache gives back what is empty and is then kept, slot and partly used spans and all, for the
+ * next thread that comes: threads come and go without a message to the daemon, and objects stay in spans that their own
+ * process holds.
+ */
+#include <errno.h>
+#include <pthread.h>
+
+#include "client/cache.h"
+#include "client/rpc.h"
+
+static pthread_key_t thread_key;
+static pthread_once_t thread_key_once = PTHREAD_ONCE_INIT;
+static int thread_key_error;
+
+/* The thread ends.  In a forked child, or after tg_detach, the cache may have lost its slot: then there is nothing to do
+ * but to keep the memory. */
+static void thread_ends(void *arg)
+{
+	struct tgc_cache *cache = arg;
+
+	tgc_cache = tgc_no_cache();
+	if (!tgc_process)
+		return;
+	if (cache->slot_id != 0)
+		tgc_cache_give_back(cache);
+	pthread_mutex_lock(&tgc_process->lock);
+	cache->next_idle = tgc_process->idle;
+	tgc_process->idle = cache;
+	pthread_mutex_unlock(&tgc_process->lock);
+}
+
+static void make_thread_key(void)
+{
+	thread_key_error = pthread_key_create(&thread_key, thread_ends);
+}
+
+static int open_slot(uint32_t *ret)
+{
+	Tgd__OpenSlot body = TGD__OPEN_SLOT__INIT;
+	Tgd__Request request = TGD__REQUEST__INIT;
+	const Tgd__Reply *reply;
+	int r;
+
+	request.body_case = TGD__REQUEST__BODY_OPEN_SLOT;
+	request.open_slot = &body;
+	tgc_rpc_begin();
+	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SLOT, &reply);
+	if (r == 0 && (reply->slot->slot <= TGS_SLOT_CENTRAL || reply->slot->slot >= TGS_SLOTS_MAX))
+		r = -EPROTO;
+	if (r == 0)
+		*ret = reply->slot->slot;
+	tgc_rpc_end();
+	return r;
+}
+
+static struct tgc_cache *pop_idle(void)
+{
+	struct tgc_cache *cache;
+
+	pthread_mutex_lock(&tgc_process->lock);
+	cache = tgc_process->idle;
+	if (cache) {
+		tgc_process->idle = cache->next_idle;
+		cache->next_idle = NULL;
+	}
+	pthread_mutex_unlock(&tgc_process->lock);
+	return cache;
+}
+
+static struct tgc_cache *new_cache(void)
+{
+	struct tgc_cache *cache = tgc_wiped_alloc(sizeof(*cache));
+
+	if (!cache)
+		return NULL;
+	pthread_mutex_lock(&tgc_process->lock);
+	cache->next_all = tgc_process->all;
+	tgc_process->all = cache;
+	tgc_process->n_caches++;
+	pthread_mutex_unlock(&tgc_process->lock);
+	return cache;
+}
+
+struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
+{
+	struct tgc_cache *cache = reuse ? reuse : new_cache();
+	uint32_t slot_id = 0;
+	int r;
+
+	if (!cache)
+		return NULL;
+	if (cache->slot_id != 0)
+		return cache;
+	r = open_slot(&slot_id);
+	if (r < 0) {
+		if (!reuse) {
+			pthread_mutex_lock(&tgc_process->lock);
+			cache->next_idle = tgc_process->idle;
+			tgc_process->idle = cache;
+			pthread_mutex_unlock(&tgc_process->lock);
+		}
+		errno = -r;
+		return NULL;
+	}
+	cache->slot = &tgc_heap.slots[slot_id];
+	cache->pressure_seen = atomic_load_explicit(&tgc_heap.map->trim_epoch, memory_order_relaxed);
+	cache->trim_seen = atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
+	cache->owner_bits = (uint64_t)slot_id << TGS_ENTRY_OWNER_SHIFT;
+	cache->slot_id = slot_id;
+	return cache;
+}
+
+struct tgc_cache *tgc_cache_get(void)
+{
+	struct tgc_cache *cache = tgc_cache;
+	bool fresh;
+
+	if (TGS_LIKELY(cache->slot_id != 0))
+		return cache;
+	if (!tgc_enter())
+		return NULL;
+	pthread_once(&thread_key_once, make_thread_key);
+	if (thread_key_error != 0) {
+		errno = thread_key_error;
+		return NULL;
+	}
+	/* A cache of this thread that was wiped (fork) or emptied (detach) is used again. */
+	fresh = cache == tgc_no_cache();
+	cache = tgc_cache_open(fresh ? pop_idle() : cache);
+	if (!cache)
+		return NULL;
+	tgc_cache = cache;
+	if (fresh)
+		(void)pthread_setspecific(thread_key, cache);
+	return cache;
+}
+
+void tgc_cache_give_back(struct tgc_cache *cache)
+{
+	tgc_foreign_flush(cache);
+	tgc_cache_drain(cache);
+	tgc_return_all(cache);
+}

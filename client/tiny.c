@@ -1,0 +1,137 @@
+/* tiny.c - objects of 1 to 15 bytes share blocks of 16 bytes, by the rules of Go's tiny allocator as the project's seed
+ * text states them, with explicit frees added.
+ *
+ * The offset in the current block is aligned by the size of the request, and if the object fits it lies there; else a new
+ * block is taken, and of the two the one with more room stays current.  Go never frees a tiny object by itself; here
+ * every byte of a tiny span has a taken bit that says whether a live object starts there.  So a double free shows, and a
+ * block is free again when its 16 bits are clear and it is nobody's current block.  Parts of a block are not reused
+ * before all of it is free.
+ */
+#include <string.h>
+
+#include "client/cache.h"
+
+static uint64_t block_bits(_Atomic uint64_t *taken, unsigned shift)
+{
+	return atomic_load_explicit(taken, memory_order_relaxed) >> shift & 0xffff;
+}
+
+/* A block as the page map and the taken bits name it. */
+static uint64_t block_page(const uint8_t *block)
+{
+	return (uint64_t)(block - tgc_heap.data) >> TGS_PAGE_SHIFT;
+}
+
+static unsigned block_index(const uint8_t *block)
+{
+	return (unsigned)((uint64_t)(block - tgc_heap.data) % TGS_PAGE_SIZE / 16);
+}
+
+uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsigned group)
+{
+	uint64_t free_blocks = 0;
+	unsigned i;
+
+	for (i = 0; i < 16; i++) {
+		uint64_t taken = atomic_load_explicit(&tgc_heap.tiny_taken[page].taken[group * 16 + i],
+						      memory_order_relaxed);
+		unsigned k;
+
+		for (k = 0; k < 4; k++)
+			free_blocks |= (uint64_t)((taken >> 16 * k & 0xffff) == 0) << (4 * i + k);
+	}
+	if (cache->tiny.block && block_page(cache->tiny.block) == page && block_index(cache->tiny.block) / 64 == group)
+		free_blocks &= ~(UINT64_C(1) << block_index(cache->tiny.block) % 64);
+	return free_blocks;
+}
+
+/* The block has no object any more. */
+static void block_freed(struct tgc_cache *cache, uint8_t *block)
+{
+	unsigned index = block_index(block);
+
+	if (cache->tiny.block == block) {
+		/* As if freed and taken again. */
+		cache->tiny.offset = 0;
+		atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
+		return;
+	}
+	tgc_span_freed(cache, tgc_span_record(block_page(block)), index / 64, UINT64_C(1) << index % 64);
+}
+
+static void make_current(struct tgc_cache *cache, uint8_t *block, _Atomic uint64_t *taken, unsigned shift,
+			 uint32_t offset)
+{
+	/* Pinned before an object lies in it. */
+	atomic_store_explicit(&cache->slot->tiny_offset, offset, memory_order_relaxed);
+	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0, memory_order_release);
+	cache->tiny = (struct tgc_tiny){ .block = block, .taken = taken, .shift = shift, .offset = offset };
+}
+
+void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
+{
+	struct tgc_bin *bin;
+	uint8_t *block;
+	_Atomic uint64_t *taken;
+	unsigned index, shift;
+
+	cache = tgc_cache_get();
+	if (!cache)
+		return NULL;
+	bin = &cache->bins[TGS_CLASS_TINY];
+	if (bin->free == 0 && !tgc_refill(cache, TGS_CLASS_TINY))
+		return NULL;
+	index = (unsigned)__builtin_ctzll(bin->free);
+	bin->free &= bin->free - 1;
+	block = bin->address + (size_t)index * 16;
+	taken = bin->taken + index / 4;
+	shift = index % 4 * 16;
+	if (!cache->tiny.block || size < cache->tiny.offset)
+		make_current(cache, block, taken, shift, (uint32_t)size);
+	atomic_store_explicit(taken, atomic_load_explicit(taken, memory_order_relaxed) | UINT64_C(1) << shift,
+			      memory_order_release);
+	return block;
+}
+
+void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page)
+{
+	unsigned offset = (unsigned)((uint64_t)((uint8_t *)p - tgc_heap.data) % TGS_PAGE_SIZE);
+	unsigned unit = offset / 64, shift = offset % 64 & ~15u;
+	uint64_t bit = UINT64_C(1) << offset % 64;
+	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
+	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
+	struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
+	uint64_t remote = atomic_load_explicit(&more->unit[unit].remote[offset / 32 % 2], memory_order_relaxed);
+
+	if (TGS_UNLIKELY(!(taken & bit) || (remote >> offset % 32 & 1))) {
+		tgc_report(TGC_DOUBLE_FREE, p);
+		return;
+	}
+	if (TGS_UNLIKELY(atomic_load_explicit(&more->unit[unit].published, memory_order_relaxed) & bit))
+		atomic_fetch_and_explicit(&more->unit[unit].published, ~bit, memory_order_relaxed);
+	atomic_store_explicit(word, taken & ~bit, memory_order_relaxed);
+	if (((taken & ~bit) >> shift & 0xffff) == 0)
+		block_freed(cache, tgs_page_address(&tgc_heap, page) + (offset & ~15u));
+}
+
+void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed)
+{
+	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
+	unsigned k;
+
+	for (k = 0; k < 4; k++) {
+		if ((freed >> 16 * k & 0xffff) != 0 && block_bits(word, 16 * k) == 0)
+			block_freed(cache, tgs_page_address(&tgc_heap, page) + unit * 64 + 16 * k);
+	}
+}
+
+void tgc_tiny_unload(struct tgc_cache *cache)
+{
+	struct tgc_tiny old = cache->tiny;
+
+	if (!old.block)
+		return;
+	make_current(cache, NULL, NULL, 0, 0);
+	if (block_bits(old.taken, old.shift) == 0)
+		block_freed(cache, old.block);
+}

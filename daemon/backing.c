@@ -1,0 +1,351 @@
+/* backing.c - fallocate before the grant, punch a hole after the use, and a bit for each block in between.
+ *
+ * Backing is done run by run: what is backed already is skipped, so that nothing is counted twice.  The kernel's own
+ * fallocate undoes what it did when it fails; when the second run of a call fails, we undo the first.
+ */
+#include "daemon/backing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "shm/base.h"
+#include "shm/sizeclass.h"
+
+/* A signal may interrupt a long fallocate; it then has done nothing and is tried again, but not for ever. */
+#define INTERRUPTS_MAX 16
+
+void *tgd_sparse_new(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void tgd_sparse_free(void *array, size_t bytes)
+{
+	if (array)
+		munmap(array, bytes);
+}
+
+static size_t bits_bytes(uint64_t n)
+{
+	return (size_t)(tgs_round_up(n, 64) / 8);
+}
+
+static bool bit_get(const uint64_t *bits, uint64_t i)
+{
+	return bits[i / 64] >> i % 64 & 1;
+}
+
+static void bits_put(uint64_t *bits, uint64_t first, uint64_t n, bool value)
+{
+	uint64_t i = first, end = first + n;
+
+	while (i < end) {
+		uint64_t in_word = tgs_min(64 - i % 64, end - i);
+		uint64_t mask = UINT64_MAX >> (64 - in_word) << i % 64;
+
+		if (value)
+			bits[i / 64] |= mask;
+		else
+			bits[i / 64] &= ~mask;
+		i += in_word;
+	}
+}
+
+/* How many bits from `first` on, before `end`, are like the first one. */
+static uint64_t bits_run(const uint64_t *bits, uint64_t first, uint64_t end)
+{
+	uint64_t flip = bit_get(bits, first) ? UINT64_MAX : 0;
+	uint64_t i = first;
+
+	while (i < end) {
+		uint64_t differs = (bits[i / 64] ^ flip) >> i % 64;
+
+		if (differs != 0) {
+			i += (uint64_t)__builtin_ctzll(differs);
+			break;
+		}
+		i = (i / 64 + 1) * 64;
+	}
+	return tgs_min(i, end) - first;
+}
+
+int tgd_backing_init(struct tgd_backing *backing, const struct tgs_heap *view, int map_fd,
+		     int heap_fd)
+{
+	const struct tgs_geometry *g = &view->geometry;
+
+	*backing = (struct tgd_backing){ .view = view, .map_fd = map_fd, .heap_fd = heap_fd };
+	tgd_headroom_init(&backing->headroom);
+	backing->map_bits = tgd_sparse_new(bits_bytes(g->map_bytes / TGS_OS_PAGE));
+	backing->state_bits = tgd_sparse_new(bits_bytes(g->data_at / TGS_OS_PAGE));
+	backing->page_bits = tgd_sparse_new(bits_bytes(g->n_pages));
+	backing->used_bits = tgd_sparse_new(bits_bytes(g->n_pages));
+	if (!backing->map_bits || !backing->state_bits || !backing->page_bits ||
+	    !backing->used_bits) {
+		tgd_backing_done(backing);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void tgd_backing_done(struct tgd_backing *backing)
+{
+	const struct tgs_geometry *g;
+
+	if (!backing->view)
+		return;
+	g = &backing->view->geometry;
+	tgd_sparse_free(backing->map_bits, bits_bytes(g->map_bytes / TGS_OS_PAGE));
+	tgd_sparse_free(backing->state_bits, bits_bytes(g->data_at / TGS_OS_PAGE));
+	tgd_sparse_free(backing->page_bits, bits_bytes(g->n_pages));
+	tgd_sparse_free(backing->used_bits, bits_bytes(g->n_pages));
+	memset(backing, 0, sizeof(*backing));
+}
+
+static int punch(int fd, uint64_t at, uint64_t bytes)
+{
+	int i;
+
+	for (i = 0; i < INTERRUPTS_MAX; i++) {
+		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at,
+			      (off_t)bytes) == 0)
+			return 0;
+		if (errno != EINTR)
+			break;
+	}
+	return -errno;
+}
+
+static int back(struct tgd_backing *backing, int fd, uint64_t at, uint64_t bytes)
+{
+	int i;
+
+	if (!tgd_headroom_take(&backing->headroom, bytes))
+		return -ENOMEM;
+	for (i = 0; i < INTERRUPTS_MAX; i++) {
+		if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes) == 0)
+			return 0;
+		if (errno != EINTR)
+			break;
+	}
+	tgd_headroom_give(&backing->headroom, bytes);
+	/* Whatever the reason (ENOSPC, ENOMEM, EINTR without end, a limit on file sizes): no memory. */
+	return -ENOMEM;
+}
+
+/* Backs the units [first, first + n) that have no bit yet, or none of them.  The runs that this call backed are
+ * remembered by leaving their bits clear until all is done. */
+static int back_units(struct tgd_backing *backing, int fd, uint64_t *bits, uint64_t first,
+		      uint64_t n, uint64_t file_at, uint64_t unit_bytes)
+{
+	uint64_t end = first + n, i = first, len;
+	int r = 0;
+
+	for (; i < end && r == 0; i += len) {
+		len = bits_run(bits, i, end);
+		if (!bit_get(bits, i))
+			r = back(backing, fd, file_at + i * unit_bytes, len * unit_bytes);
+		if (r < 0)
+			break;
+	}
+	if (r == 0) {
+		bits_put(bits, first, n, true);
+		return 0;
+	}
+	for (end = i, i = first; i < end; i += len) {
+		len = bits_run(bits, i, end);
+		if (bit_get(bits, i))
+			continue;
+		(void)punch(fd, file_at + i * unit_bytes, len * unit_bytes);
+		tgd_headroom_give(&backing->headroom, len * unit_bytes);
+	}
+	return r;
+}
+
+static int back_blocks(struct tgd_backing *backing, int fd, uint64_t *bits, uint64_t at,
+		       uint64_t bytes)
+{
+	uint64_t first = at / TGS_OS_PAGE;
+	uint64_t last = (at + bytes - 1) / TGS_OS_PAGE;
+
+	return back_units(backing, fd, bits, first, last - first + 1, 0, TGS_OS_PAGE);
+}
+
+int tgd_backing_map(struct tgd_backing *backing, uint64_t at, uint64_t bytes)
+{
+	return back_blocks(backing, backing->map_fd, backing->map_bits, at, bytes);
+}
+
+int tgd_backing_state(struct tgd_backing *backing, uint64_t at, uint64_t bytes)
+{
+	return back_blocks(backing, backing->heap_fd, backing->state_bits, at, bytes);
+}
+
+/* The state of n_pages pages that are to be spans of this class.  What stays backed when a later step fails is zero,
+ * tracked, and goes when the pages are scavenged. */
+static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned class)
+{
+	const struct tgs_geometry *g = &backing->view->geometry;
+	const uint64_t record = sizeof(struct tgs_record);
+	const uint64_t dense = TGS_DENSE_UNITS * sizeof(struct tgs_unit);
+	const uint64_t taken = sizeof(struct tgs_tiny_taken);
+	const uint64_t more = sizeof(struct tgs_tiny_more);
+	unsigned kind = tgs_classes[class].kind;
+	int r;
+
+	r = tgd_backing_state(backing, g->records_at + page * record, n_pages * record);
+	if (r == 0)
+		r = tgd_backing_state(backing, g->dirty_at + page / 64 * 8,
+				      ((page + n_pages - 1) / 64 - page / 64 + 1) * 8);
+	if (r == 0 && kind == TGS_DENSE)
+		r = tgd_backing_state(backing, g->dense_at + page * dense, n_pages * dense);
+	if (r == 0 && kind == TGS_TINY)
+		r = tgd_backing_state(backing, g->tiny_taken_at + page * taken, n_pages * taken);
+	if (r == 0 && kind == TGS_TINY)
+		r = tgd_backing_state(backing, g->tiny_more_at + page * more, n_pages * more);
+	return r;
+}
+
+int tgd_backing_spans(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned count,
+		      unsigned class)
+{
+	/* The state of a large span lies at its first page; small ones lie side by side. */
+	int r = back_state(backing, page, class == 0 ? 1 : n_pages * count, class);
+
+	return r < 0 ? r : tgd_backing_more(backing, page, n_pages * count);
+}
+
+int tgd_backing_more(struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
+{
+	const struct tgs_geometry *g = &backing->view->geometry;
+	int r;
+
+	r = tgd_backing_map(backing, g->page_map_at + page * 8, n_pages * 8);
+	if (r < 0)
+		return r;
+	return back_units(backing, backing->heap_fd, backing->page_bits, page, n_pages, g->data_at,
+			  TGS_PAGE_SIZE);
+}
+
+bool tgd_backing_use(struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
+{
+	bool zero = !bit_get(backing->used_bits, page) &&
+		    bits_run(backing->used_bits, page, page + n_pages) == n_pages;
+
+	bits_put(backing->used_bits, page, n_pages, true);
+	return zero;
+}
+
+static bool has_blocks(const uint64_t *bits, uint64_t at, uint64_t bytes)
+{
+	uint64_t first = at / TGS_OS_PAGE;
+	uint64_t end = (at + bytes - 1) / TGS_OS_PAGE + 1;
+
+	return bit_get(bits, first) && bits_run(bits, first, end) == end - first;
+}
+
+bool tgd_backing_has_map(const struct tgd_backing *backing, uint64_t at, uint64_t bytes)
+{
+	return has_blocks(backing->map_bits, at, bytes);
+}
+
+bool tgd_backing_has_state(const struct tgd_backing *backing, uint64_t at, uint64_t bytes)
+{
+	return has_blocks(backing->state_bits, at, bytes);
+}
+
+bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page)
+{
+	return bit_get(backing->page_bits, page);
+}
+
+uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
+			 bool *ret_backed)
+{
+	*ret_backed = bit_get(backing->page_bits, page);
+	return bits_run(backing->page_bits, page, page + n_pages);
+}
+
+int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
+{
+	uint64_t bytes = n_pages * TGS_PAGE_SIZE;
+	int r;
+
+	r = punch(backing->heap_fd, backing->view->geometry.data_at + page * TGS_PAGE_SIZE, bytes);
+	if (r < 0)
+		return r;
+	bits_put(backing->page_bits, page, n_pages, false);
+	bits_put(backing->used_bits, page, n_pages, false);
+	backing->scavenged_bytes += bytes;
+	tgd_headroom_give(&backing->headroom, bytes);
+	return 0;
+}
+
+/* Do all pages with state in this block of an area hold no span? */
+static bool block_is_free(const struct tgd_backing *backing, const struct tgd_pages *pages,
+			  uint64_t area_at, uint64_t stride, uint64_t block)
+{
+	uint64_t first = (block * TGS_OS_PAGE - area_at) / stride;
+	uint64_t n = tgs_max(TGS_OS_PAGE / stride, 1);
+	struct tgd_pages_count count;
+
+	n = tgs_min(n, backing->view->geometry.n_pages - first);
+	tgd_pages_count(pages, first, n, &count);
+	return count.in_use == 0;
+}
+
+/* One area, in which a page has `stride` bytes.  Only the first and the last block can belong to other pages, too. */
+static uint64_t punch_area(struct tgd_backing *backing, const struct tgd_pages *pages,
+			   uint64_t area_at, uint64_t stride, uint64_t page, uint64_t n_pages)
+{
+	uint64_t first = (area_at + page * stride) / TGS_OS_PAGE;
+	uint64_t end = (area_at + (page + n_pages) * stride - 1) / TGS_OS_PAGE + 1;
+	uint64_t i, len, bytes = 0;
+
+	if (!block_is_free(backing, pages, area_at, stride, first))
+		first++;
+	if (first < end && !block_is_free(backing, pages, area_at, stride, end - 1))
+		end--;
+	for (i = first; i < end; i += len) {
+		len = bits_run(backing->state_bits, i, end);
+		if (!bit_get(backing->state_bits, i) ||
+		    punch(backing->heap_fd, i * TGS_OS_PAGE, len * TGS_OS_PAGE) < 0)
+			continue;
+		bits_put(backing->state_bits, i, len, false);
+		bytes += len * TGS_OS_PAGE;
+	}
+	tgd_headroom_give(&backing->headroom, bytes);
+	return bytes;
+}
+
+uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_pages *pages,
+				 uint64_t page, uint64_t n_pages)
+{
+	const struct tgs_geometry *g = &backing->view->geometry;
+
+	return punch_area(backing, pages, g->records_at, sizeof(struct tgs_record), page, n_pages) +
+	       punch_area(backing, pages, g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit),
+			  page, n_pages) +
+	       punch_area(backing, pages, g->tiny_taken_at, sizeof(struct tgs_tiny_taken), page,
+			  n_pages) +
+	       punch_area(backing, pages, g->tiny_more_at, sizeof(struct tgs_tiny_more), page,
+			  n_pages);
+}
+
+uint64_t tgd_backing_resident(const struct tgd_backing *backing)
+{
+	struct stat st;
+	uint64_t bytes = 0;
+
+	if (fstat(backing->map_fd, &st) == 0)
+		bytes += (uint64_t)st.st_blocks * 512;
+	if (fstat(backing->heap_fd, &st) == 0)
+		bytes += (uint64_t)st.st_blocks * 512;
+	return bytes;
+}

@@ -1,0 +1,75 @@
+/* backing.h - memory behind the two files: put there before anybody touches it, taken away again.
+ *
+ * Both files are sparse.  A bit for each 4 KiB of the map file and of the heap file's state, and one
+ * for each page of the heap, says whether memory stands behind it; the bits are private, so nothing
+ * that a client does makes the daemon touch a hole.
+ *
+ *   - All or nothing: a call that fails has given back what it had put there.
+ *   - Fresh memory is zero.  `used` says of a page that it was in a span since it was backed, so that
+ *     its memory is not known to be zero any more.
+ *   - State of free pages is zero (the rule of the whole project), so punching it changes nothing.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/headroom.h"
+#include "daemon/pages.h"
+#include "shm/region.h"
+
+struct tgd_backing {
+	const struct tgs_heap *view;
+	int map_fd, heap_fd;
+	uint64_t *map_bits;        /* one for 4 KiB of the map file */
+	uint64_t *state_bits;      /* one for 4 KiB of the heap file before its pages */
+	uint64_t *page_bits;       /* one for a page */
+	uint64_t *used_bits;       /* one for a page; only where page_bits is set */
+	uint64_t scavenged_bytes;  /* given back, since the start; pages only */
+	struct tgd_headroom headroom;
+};
+
+/* Address space for an array that costs memory only where it is touched; zero.  NULL: no room. */
+void *tgd_sparse_new(size_t bytes);
+void tgd_sparse_free(void *array, size_t bytes);
+
+int tgd_backing_init(struct tgd_backing *backing, const struct tgs_heap *view, int map_fd,
+		     int heap_fd);
+void tgd_backing_done(struct tgd_backing *backing);
+
+/* Backs the 4 KiB blocks of a byte range of the map file, or of the state in the heap file.
+ * -ENOMEM: the machine, the cgroup, or the file system has no more. */
+int tgd_backing_map(struct tgd_backing *backing, uint64_t at, uint64_t bytes);
+int tgd_backing_state(struct tgd_backing *backing, uint64_t at, uint64_t bytes);
+
+/* Backs all that belongs to `count` spans of n_pages each, side by side: pages, entries, state. */
+int tgd_backing_spans(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned count,
+		      unsigned class);
+
+/* Backs pages that lengthen a large span: them and their entries. */
+int tgd_backing_more(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
+
+/* Backed pages get used.  True: none was before, so all of their memory is zero. */
+bool tgd_backing_use(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
+
+/* Is there memory behind all blocks of this range of the map file, or of the heap file's state?
+ * Behind this page? */
+bool tgd_backing_has_map(const struct tgd_backing *backing, uint64_t at, uint64_t bytes);
+bool tgd_backing_has_state(const struct tgd_backing *backing, uint64_t at, uint64_t bytes);
+bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page);
+
+/* The first pages of [page, page + n_pages) that are alike: how many, and whether backed. */
+uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
+			 bool *ret_backed);
+
+/* Gives the memory of these pages back to the kernel.  -errno: nothing changed. */
+int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
+
+/* After pages were punched and are free again: gives back the blocks of state that belong to free
+ * pages only.  Returns the bytes. */
+uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_pages *pages,
+				 uint64_t page, uint64_t n_pages);
+
+/* Bytes that both files take of the machine's memory, as the kernel counts them. */
+uint64_t tgd_backing_resident(const struct tgd_backing *backing);

@@ -1,0 +1,44 @@
+/* heap-impl.h - what a heap is made of; for heap*.c alone.  Everybody else sees heap.h. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/backing.h"
+#include "daemon/central.h"
+#include "daemon/heap.h"
+#include "daemon/holders.h"
+#include "daemon/lease.h"
+#include "daemon/pages.h"
+#include "daemon/reclaim.h"
+#include "daemon/roots.h"
+#include "daemon/scavenge.h"
+
+struct tgd_heap {
+	struct tgs_heap view;
+	int map_fd, map_fd_ro, heap_fd;
+	struct tgd_pages *pages;
+	struct tgd_backing backing;
+	struct tgd_holders holders;
+	struct tgd_lease lease;
+	struct tgd_central central;
+	struct tgd_reclaim reclaim;
+	struct tgd_scavenge scavenge;
+	struct tgd_roots roots;
+	uint64_t limit_pages;
+	uint64_t n_refused;
+	uint64_t sweep_at_ms;           /* next sweep of central */
+	uint64_t sweep_wait_ms;         /* and how long to wait for the one after it */
+	uint64_t pressed_at_ms;         /* when the clients were last asked for what they hoard */
+	char why[256];
+};
+
+/* Notes what was wrong, for tgd_heap_why, and returns r. */
+int tgd_heap_fail(struct tgd_heap *heap, int r, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* The index of the client to which the slot belongs; -EINVAL, -ENOENT, noted. */
+int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint32_t *ret);
+
+/* Raises the map's trim epoch: asks the clients to give back what they hoard. */
+void tgd_heap_press(struct tgd_heap *heap);

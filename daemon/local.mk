@@ -1,0 +1,65 @@
+# daemon/: tgd.  Everything but main.c is a library, so that tests link the same objects.
+# Lists are sorted, one file a line.
+
+noinst_LTLIBRARIES += %D%/libtgdaemon.la
+%C%_libtgdaemon_la_SOURCES = \
+	%D%/admin.c \
+	%D%/admin.h \
+	%D%/backing.c \
+	%D%/backing.h \
+	%D%/central.c \
+	%D%/central.h \
+	%D%/chunkset.c \
+	%D%/chunkset.h \
+	%D%/client.c \
+	%D%/client.h \
+	%D%/config.c \
+	%D%/config.h \
+	%D%/conn.c \
+	%D%/conn.h \
+	%D%/context.h \
+	%D%/headroom.c \
+	%D%/headroom.h \
+	%D%/heap-check.c \
+	%D%/heap-impl.h \
+	%D%/heap-info.c \
+	%D%/heap-spans.c \
+	%D%/heap.c \
+	%D%/heap.h \
+	%D%/holders.c \
+	%D%/holders.h \
+	%D%/lease.c \
+	%D%/lease.h \
+	%D%/listen.c \
+	%D%/listen.h \
+	%D%/log.c \
+	%D%/log.h \
+	%D%/pagebits.c \
+	%D%/pagebits.h \
+	%D%/pages.c \
+	%D%/pages.h \
+	%D%/pagesum.c \
+	%D%/pagesum.h \
+	%D%/pagetree.c \
+	%D%/pagetree.h \
+	%D%/peer.c \
+	%D%/peer.h \
+	%D%/reclaim.c \
+	%D%/reclaim.h \
+	%D%/request.c \
+	%D%/request.h \
+	%D%/roots.c \
+	%D%/roots.h \
+	%D%/scavenge.c \
+	%D%/scavenge.h \
+	%D%/server.c \
+	%D%/server.h \
+	%D%/session.c \
+	%D%/session.h
+%C%_libtgdaemon_la_LIBADD = $(LIBEVENT_LIBS) $(INIH_LIBS)
+$(%C%_libtgdaemon_la_OBJECTS): | $(tg_generated)
+
+bin_PROGRAMS += %D%/tgd
+%C%_tgd_SOURCES = %D%/main.c
+%C%_tgd_LDADD = %D%/libtgdaemon.la $(tg_core_libs)
+$(%C%_tgd_OBJECTS): | $(tg_generated)

@@ -1,0 +1,34 @@
+/* peer.h - who is at the other end of a socket, as the kernel says. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Of the process that connected, at the time when it did. */
+struct tgd_peer {
+	pid_t pid;            /* 0: a process that this pid namespace does not see */
+	uid_t uid;
+	gid_t gid;
+	uint64_t accepted_at; /* when we looked, in clock ticks after boot */
+};
+
+/* Who may connect: what the mode of a file says of its owner, its group and others. */
+struct tgd_access {
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+};
+
+int tgd_peer_get(int sock, struct tgd_peer *ret);
+
+bool tgd_peer_may_connect(const struct tgd_peer *peer, int sock, const struct tgd_access *access);
+
+bool tgd_peer_may_administer(const struct tgd_peer *peer);
+
+int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd, uint64_t *ret_start_time,
+			  char *why, size_t why_size);
+
+/* Sends a signal to the process behind a pidfd: 0 or -errno. */
+int tgd_peer_signal(int pidfd, int signal_number);

@@ -1,0 +1,115 @@
+/* reclaim.c - see reclaim.h.
+ *
+ * Under TG_RECLAIM an object that nobody published dies, unless a living thread has freed it already and keeps that free
+ * in its buffer: were it freed twice, the second free would hit whatever lives there by then.  So each slice begins by
+ * collecting the buffers of all slots in use.
+ */
+#include "daemon/reclaim.h"
+
+#include <stdlib.h>
+
+#include "shm/base.h"
+#include "shm/remote.h"
+
+/* Settling a slot: up to 64 frees applied. */
+#define SLOT_COST 8
+
+void tgd_reclaim_init(struct tgd_reclaim *reclaim, struct tgd_central *central,
+		      struct tgd_holders *holders)
+{
+	*reclaim = (struct tgd_reclaim){ .central = central, .holders = holders };
+}
+
+void tgd_reclaim_add(struct tgd_reclaim *reclaim, uint32_t client)
+{
+	uint32_t at = (reclaim->first + reclaim->n_queued++) % TGS_CLIENTS_MAX;
+
+	reclaim->queue[at] = client;
+	if (reclaim->n_queued == 1)
+		reclaim->slot = reclaim->holders->table[client].first_slot;
+}
+
+static void next_client(struct tgd_reclaim *reclaim)
+{
+	reclaim->first = (reclaim->first + 1) % TGS_CLIENTS_MAX;
+	reclaim->n_queued--;
+	if (reclaim->n_queued > 0)
+		reclaim->slot =
+			reclaim->holders->table[reclaim->queue[reclaim->first]].first_slot;
+}
+
+static int collect_pending(const struct tgd_reclaim *reclaim, struct tgs_pending_set *ret)
+{
+	const struct tgd_holders *holders = reclaim->holders;
+	TGS_FREE uint32_t *slots = calloc(holders->slots_used, sizeof(*slots));
+	uint32_t slot;
+	size_t n = 0;
+
+	if (!slots)
+		return -1;
+	for (slot = TGS_SLOT_CENTRAL + 1; slot < holders->slots_used; slot++) {
+		if (holders->slot[slot].client != TGD_HOLDER_NONE)
+			slots[n++] = slot;
+	}
+	return tgs_pending_collect(reclaim->central->view, slots, n, ret);
+}
+
+static unsigned settle_slots(struct tgd_reclaim *reclaim, unsigned budget)
+{
+	while (reclaim->slot != TGS_SLOT_NONE && budget > 0) {
+		tgs_remote_settle_slot(reclaim->central->view, reclaim->slot);
+		reclaim->slot = reclaim->holders->slot[reclaim->slot].next;
+		budget -= (unsigned)tgs_min(budget, SLOT_COST);
+	}
+	return budget;
+}
+
+/* Spans of the client's first slot, then the slot itself, then the next one that is first. */
+static unsigned take_spans(struct tgd_reclaim *reclaim, const struct tgd_holder *holder,
+			   const struct tgs_pending_set *pending, unsigned budget)
+{
+	struct tgd_lease *lease = reclaim->central->lease;
+	bool kill = holder->flags & TGD_HOLDER_RECLAIM;
+	struct tgs_span span;
+
+	while (holder->first_slot != TGS_SLOT_NONE && budget > 0) {
+		unsigned slot = holder->first_slot;
+
+		while (budget > 0 && tgd_lease_at(lease, lease->slot[slot].head, &span)) {
+			tgd_central_adopt(reclaim->central, &span, kill, pending);
+			budget--;
+		}
+		if (lease->slot[slot].n_spans == 0)
+			tgd_holders_close_slot(reclaim->holders, slot);
+	}
+	return budget;
+}
+
+/* Returns what is left of the budget; 0 also when there is no memory to go on now. */
+static unsigned settle_client(struct tgd_reclaim *reclaim, uint32_t client, unsigned budget)
+{
+	const struct tgd_holder *holder = &reclaim->holders->table[client];
+	struct tgs_pending_set pending = { 0 };
+
+	budget = settle_slots(reclaim, budget);
+	if (budget == 0)
+		return 0;
+	if ((holder->flags & TGD_HOLDER_RECLAIM) && collect_pending(reclaim, &pending) < 0)
+		return 0;
+	budget = take_spans(reclaim, holder, &pending, budget);
+	tgs_pending_done(&pending);
+	if (holder->n_slots == 0) {
+		tgd_holders_remove(reclaim->holders, client);
+		reclaim->n_recovered++;
+		next_client(reclaim);
+		budget -= (unsigned)tgs_min(budget, 1);
+	}
+	return budget;
+}
+
+bool tgd_reclaim_work(struct tgd_reclaim *reclaim, unsigned budget)
+{
+	while (reclaim->n_queued > 0 && budget > 0)
+		budget = settle_client(reclaim, reclaim->queue[reclaim->first], budget);
+	return reclaim->n_queued > 0;
+}

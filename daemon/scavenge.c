@@ -1,0 +1,115 @@
+/* scavenge.c - see scavenge.h.
+ *
+ * A run of pages is taken out of the page heap, punched, and put back as scavenged, so nobody can be granted it in
+ * between; then the state blocks are looked at, when the page heap says again that their pages are free.
+ */
+#include "daemon/scavenge.h"
+
+#include <time.h>
+
+#include "shm/base.h"
+
+#define SLICE_PAGES 128u    /* 1 MiB */
+#define QUANTUM_PAGES 8u    /* 64 KiB: less is not worth a system call, unless it is all there is */
+#define DECAY_MS 1000u
+#define DECAY_PART 4u
+#define REST_FACTOR 99u
+#define REST_MAX_MS 1000u
+
+void tgd_scavenge_init(struct tgd_scavenge *scavenge, struct tgd_pages *pages,
+		       struct tgd_backing *backing)
+{
+	*scavenge = (struct tgd_scavenge){ .pages = pages, .backing = backing };
+}
+
+void tgd_scavenge_note(struct tgd_scavenge *scavenge)
+{
+	scavenge->peak_pages =
+		tgs_max(scavenge->peak_pages, tgd_pages_in_use(scavenge->pages));
+}
+
+uint64_t tgd_scavenge_excess(const struct tgd_scavenge *scavenge)
+{
+	uint64_t in_use = tgd_pages_in_use(scavenge->pages);
+	uint64_t idle = tgd_pages_free_backed(scavenge->pages);
+	uint64_t peak = tgs_max(scavenge->peak_pages, in_use);
+	uint64_t goal = peak + peak / 10;
+
+	return in_use + idle > goal ? tgs_min(in_use + idle - goal, idle) : 0;
+}
+
+static void decay(struct tgd_scavenge *scavenge, uint64_t now_ms)
+{
+	uint64_t in_use = tgd_pages_in_use(scavenge->pages);
+
+	tgd_scavenge_note(scavenge);
+	if (scavenge->decay_at_ms == 0)
+		scavenge->decay_at_ms = now_ms + DECAY_MS;
+	/* After a long sleep all the seconds missed count, but the peak is down after a few dozen of them. */
+	while (now_ms >= scavenge->decay_at_ms) {
+		uint64_t above = scavenge->peak_pages - in_use;
+
+		if (above == 0) {
+			scavenge->decay_at_ms = now_ms + DECAY_MS;
+			break;
+		}
+		scavenge->peak_pages -= (above + DECAY_PART - 1) / DECAY_PART;
+		scavenge->decay_at_ms += DECAY_MS;
+	}
+}
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+uint64_t tgd_scavenge_force(struct tgd_scavenge *scavenge, uint64_t n_pages)
+{
+	uint64_t done = 0, first, n;
+
+	while (done < n_pages) {
+		n = tgd_pages_take_scavengable(scavenge->pages, n_pages - done, &first);
+		if (n == 0)
+			break;
+		if (tgd_backing_punch(scavenge->backing, first, n) < 0) {
+			tgd_pages_release(scavenge->pages, first, n, false);
+			break;
+		}
+		tgd_pages_release(scavenge->pages, first, n, true);
+		scavenge->state_bytes +=
+			tgd_backing_punch_state(scavenge->backing, scavenge->pages, first, n);
+		done += n;
+	}
+	return done;
+}
+
+int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms)
+{
+	uint64_t excess, begun, rest;
+
+	decay(scavenge, now_ms);
+	if (tgd_pages_free_backed(scavenge->pages) == 0)
+		return -1;
+	excess = tgd_scavenge_excess(scavenge);
+	/* A few pages over the goal wait until there are more, or until the peak has come all the way down. */
+	if (excess < QUANTUM_PAGES && scavenge->peak_pages > tgd_pages_in_use(scavenge->pages))
+		return (int)(scavenge->decay_at_ms - now_ms);
+	if (excess == 0)
+		return -1;
+	if (now_ms < scavenge->rest_until_ms)
+		return (int)(scavenge->rest_until_ms - now_ms);
+
+	begun = now_us();
+	if (tgd_scavenge_force(scavenge, tgs_min(excess, SLICE_PAGES)) == 0) {
+		/* The kernel refused; it may do better later. */
+		scavenge->rest_until_ms = now_ms + REST_MAX_MS;
+		return REST_MAX_MS;
+	}
+	rest = (now_us() - begun) * REST_FACTOR / 1000;
+	rest = tgs_min(tgs_max(rest, 1), REST_MAX_MS);
+	scavenge->rest_until_ms = now_ms + rest;
+	return (int)rest;
+}

@@ -1,0 +1,6 @@
+# docs/: manual pages are installed, the rest is shipped.  Lists are sorted, one file a line.
+
+dist_man_MANS += \
+	%D%/tg_malloc.3 \
+	%D%/tgctl.1 \
+	%D%/tgd.8

@@ -1,0 +1,13 @@
+# examples/: programs that use the installed interface only (<tg.h>, libtg).  Built, not installed.
+# Lists are sorted, one file a line.
+
+noinst_PROGRAMS += %D%/tgcached/tgcached
+%C%_tgcached_tgcached_SOURCES = \
+	%D%/tgcached/cached.h \
+	%D%/tgcached/main.c \
+	%D%/tgcached/table.c \
+	%D%/tgcached/worker.c
+%C%_tgcached_tgcached_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/client
+# -no-install: a plain program that finds libtg.so in the build tree, instead of libtool's wrapper script.
+%C%_tgcached_tgcached_LDFLAGS = $(AM_LDFLAGS) -no-install
+%C%_tgcached_tgcached_LDADD = client/libtg.la $(LIBEVENT_LIBS)

@@ -1,0 +1,240 @@
+/* remote.c - frees by a thread that does not own the span, and their harvest by the one that does.
+ *
+ * A free is a compare-and-swap of a word that holds 32 remote bits and a tag: a detectable step (shm/step.h).  A thread
+ * buffers its frees by word, so that neighbours go in one swap; the buffer lies in its slot, for its recoverer.
+ * A word whose bits have been harvested is all zero, tag included: the state of an empty span is zero everywhere.
+ */
+#include "shm/remote.h"
+
+#include <stdbool.h>
+
+#include "shm/base.h"
+#include "shm/step.h"
+
+static const struct tgs_tag_format format = {
+	.slot_shift = TGS_REMOTE_SLOT_SHIFT,
+	.seq_bits = TGS_REMOTE_SEQ_BITS,
+	.kind = TGS_STEP_FREE,
+};
+
+/* The swap proper, for a step noted by the caller. */
+static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq, _Atomic uint64_t *word, uint32_t mask)
+{
+	uint64_t value = atomic_load_explicit(word, memory_order_acquire);
+	uint32_t twice = 0;
+
+	for (;;) {
+		uint32_t fresh = mask & ~(uint32_t)value;
+
+		twice = mask & (uint32_t)value;
+		if (fresh == 0)
+			return twice;
+		if (tgs_step_help(heap, &format, word, value) &&
+		    atomic_compare_exchange_strong_explicit(word, &value,
+							    (value & TGS_REMOTE_MASK) | fresh | tgs_tag(&format, self, seq),
+							    memory_order_seq_cst, memory_order_acquire))
+			return twice;
+		value = atomic_load_explicit(word, memory_order_acquire);
+	}
+}
+
+uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word, uint32_t mask)
+{
+	uint64_t seq = tgs_step_begin(heap, self, &format, word, mask, 0, 0);
+	uint32_t twice = swap_in(heap, self, seq, word, mask);
+	struct tgs_word_place place;
+
+	if (tgs_word_place(heap, tgs_ref_of(heap, word), &place))
+		tgs_remote_notify(heap, place.page);
+	return twice;
+}
+
+void tgs_remote_notify(const struct tgs_heap *heap, uint64_t first_page)
+{
+	unsigned owner, seen = TGS_SLOT_NONE;
+
+	for (;;) {
+		_Atomic uint64_t *word;
+		uint64_t bit = UINT64_C(1) << first_page % 64;
+
+		owner = tgs_entry_owner(atomic_load_explicit(&heap->page_map[first_page], memory_order_seq_cst));
+		if (owner == seen || owner == TGS_SLOT_NONE)
+			return;
+		if (owner == TGS_SLOT_CENTRAL)
+			word = &heap->dirty[first_page / 64];
+		else
+			word = &heap->slots[owner].dirty[first_page % TGS_DIRTY_BITS / 64];
+		if (!(atomic_load_explicit(word, memory_order_acquire) & bit))
+			atomic_fetch_or_explicit(word, bit, memory_order_seq_cst);
+		/* The span may have changed hands before the hint stood: then the new owner must have it. */
+		seen = owner;
+	}
+}
+
+/* Takes the bits of one remote word.  `taken` and `published` are changed before the word is: were we killed in between,
+ * the next harvest finds the same bits again and does the same. */
+static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word, _Atomic uint64_t *taken_word,
+			     _Atomic uint64_t *published_word, unsigned half, uint32_t *twice)
+{
+	uint64_t value = atomic_load_explicit(word, memory_order_acquire);
+	uint64_t freed = 0;
+
+	while ((value & TGS_REMOTE_MASK) != 0) {
+		uint64_t bits = (value & TGS_REMOTE_MASK) << 32 * half;
+		uint64_t taken = atomic_load_explicit(taken_word, memory_order_relaxed);
+
+		if (tgs_step_help(heap, &format, word, value)) {
+			*twice |= (uint32_t)((bits & ~taken & ~freed) >> 32 * half);
+			freed |= bits & taken;
+			if (atomic_load_explicit(published_word, memory_order_relaxed) & bits)
+				atomic_fetch_and_explicit(published_word, ~bits, memory_order_relaxed);
+			atomic_store_explicit(taken_word, taken & ~bits, memory_order_release);
+			if (atomic_compare_exchange_strong_explicit(word, &value, 0, memory_order_seq_cst,
+								     memory_order_acquire))
+				break;
+		} else {
+			value = atomic_load_explicit(word, memory_order_acquire);
+		}
+	}
+	return (uint32_t)(freed >> 32 * half);
+}
+
+uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+			    struct tgs_harvest *harvest)
+{
+	_Atomic uint64_t *taken = tgs_taken_word(heap, kind, page, unit);
+	_Atomic uint64_t *published = tgs_published_word(heap, kind, page, unit);
+	uint64_t all = 0;
+	unsigned half;
+
+	for (half = 0; half < 2; half++) {
+		uint32_t twice = 0;
+		uint32_t freed = harvest_word(heap, tgs_remote_word(heap, kind, page, unit, half), taken, published,
+					      half, &twice);
+
+		all |= (uint64_t)freed << 32 * half;
+		harvest->n_freed += (uint32_t)__builtin_popcount(freed);
+		if (TGS_UNLIKELY(twice != 0)) {
+			harvest->n_twice += (uint32_t)__builtin_popcount(twice);
+			harvest->twice_index = unit * 64 + half * 32 + (unsigned)__builtin_ctz(twice);
+		}
+	}
+	return all;
+}
+
+void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span *span, struct tgs_harvest *harvest)
+{
+	unsigned kind = tgs_classes[span->class].kind;
+	unsigned unit;
+
+	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++)
+		(void)tgs_remote_harvest(heap, kind, span->page, unit, harvest);
+}
+
+uint32_t tgs_pending_apply(const struct tgs_heap *heap, unsigned self, struct tgs_pending *pending)
+{
+	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);
+	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_acquire);
+	uint32_t twice = 0;
+
+	if (mask == 0)
+		return 0;
+	twice = tgs_remote_free(heap, self, (_Atomic uint64_t *)(heap->base + ref), mask);
+	atomic_store_explicit(&pending->mask, 0, memory_order_release);
+	tgs_step_done(&heap->slots[self]);
+	return twice;
+}
+
+/* Offset `at` of a remote word in a record of `stride` bytes whose units of `unit_size` start at `units_at`. */
+static bool place_in(uint64_t at, uint64_t stride, uint64_t units_at, uint64_t unit_size, unsigned n_units,
+		     uint64_t remote_at, struct tgs_word_place *ret)
+{
+	uint64_t in_record = at % stride;
+	uint64_t in_unit;
+
+	if (in_record < units_at)
+		return false;
+	in_unit = (in_record - units_at) % unit_size;
+	ret->page = at / stride;
+	ret->unit = (unsigned)((in_record - units_at) / unit_size);
+	ret->half = in_unit == remote_at + sizeof(uint64_t);
+	return ret->unit < n_units && (in_unit == remote_at || in_unit == remote_at + sizeof(uint64_t));
+}
+
+bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_place *ret)
+{
+	const struct tgs_geometry *g = &heap->geometry;
+	const uint64_t in_unit = offsetof(struct tgs_unit, remote);
+
+	if (ref >= g->tiny_more_at && ref < g->tiny_more_at + g->n_pages * sizeof(struct tgs_tiny_more)) {
+		ret->kind = TGS_TINY;
+		return place_in(ref - g->tiny_more_at, sizeof(struct tgs_tiny_more), 0, 24, TGS_TINY_UNITS, 8, ret);
+	}
+	if (ref >= g->dense_at && ref < g->dense_at + g->n_pages * TGS_DENSE_UNITS * sizeof(struct tgs_unit)) {
+		ret->kind = TGS_DENSE;
+		return place_in(ref - g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit), 0, sizeof(struct tgs_unit),
+				TGS_DENSE_UNITS, in_unit, ret);
+	}
+	if (ref >= g->records_at && ref < g->records_at + g->n_pages * sizeof(struct tgs_record)) {
+		ret->kind = TGS_SPARSE;
+		return place_in(ref - g->records_at, sizeof(struct tgs_record), offsetof(struct tgs_record, unit),
+				sizeof(struct tgs_unit), 1, in_unit, ret);
+	}
+	return false;
+}
+
+/* What lies in a dead thread's slot is input: a place is used only if it names a remote word of a span that has one. */
+static bool settleable(const struct tgs_heap *heap, uint64_t ref, _Atomic uint64_t **ret_word)
+{
+	struct tgs_word_place place;
+	struct tgs_span span;
+
+	if (!tgs_word_place(heap, ref, &place) || !tgs_span_at(heap, place.page, &span) ||
+	    span.page != place.page || tgs_classes[span.class].kind != place.kind ||
+	    place.unit >= tgs_span_units(span.n_slots))
+		return false;
+	*ret_word = (_Atomic uint64_t *)(heap->base + ref);
+	return true;
+}
+
+/* The free that the thread had begun: if it took place, it must not be applied again. */
+static void settle_free(const struct tgs_heap *heap, unsigned self, uint64_t ref)
+{
+	struct tgs_slot *slot = &heap->slots[self];
+	struct tgs_word_place place;
+	_Atomic uint64_t *word;
+	unsigned i;
+
+	/* If the span is gone, every free of its objects took place. */
+	if (settleable(heap, ref, &word)) {
+		if (!tgs_step_took_place(heap, self, &format, word))
+			return;
+		if (tgs_word_place(heap, ref, &place))
+			tgs_remote_notify(heap, place.page);
+	}
+	for (i = 0; i < TGS_PENDING_FREES; i++) {
+		if (atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed) == ref)
+			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);
+	}
+}
+
+void tgs_remote_settle_slot(const struct tgs_heap *heap, unsigned self)
+{
+	struct tgs_slot *slot = &heap->slots[self];
+	uint64_t step = atomic_load_explicit(&slot->step.word, memory_order_acquire);
+	unsigned i;
+
+	if ((step & TGS_STEP_KIND_MASK) == TGS_STEP_FREE)
+		settle_free(heap, self, step & ~TGS_STEP_KIND_MASK);
+	tgs_step_done(slot);
+	for (i = 0; i < TGS_PENDING_FREES; i++) {
+		_Atomic uint64_t *word;
+
+		if (settleable(heap, atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed), &word))
+			(void)tgs_pending_apply(heap, self, &slot->pending[i]);
+		else
+			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);
+	}
+	atomic_store_explicit(&slot->tiny_block, 0, memory_order_release);
+	atomic_store_explicit(&slot->tiny_offset, 0, memory_order_release);
+}

@@ -1,0 +1,127 @@
+/* span.h - one span: where its state bits lie, which object a pointer means, and what is live.
+ *
+ * A span serves one size class (or is one large object).  Its state is units of 64 objects: `taken` (the owner's),
+ * `remote` (freed by others, not yet harvested), `published`.  Where they lie depends on how many objects there are:
+ * in the record (up to 64), in the dense area (up to 512), or in the two tiny areas (8192 bytes, each one possibly the
+ * start of an object).  Everything here is look-up; who may write what stands in layout.h.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/base.h"
+#include "shm/layout.h"
+#include "shm/region.h"
+#include "shm/sizeclass.h"
+
+/* What a page map entry says, spelled out. */
+struct tgs_span {
+	uint64_t page;        /* first page */
+	uint64_t n_pages;
+	uint32_t class;       /* 0 large, 1..67, TGS_CLASS_TINY */
+	uint32_t owner;       /* thread slot */
+	uint32_t n_slots;     /* objects it has room for; tiny: bytes */
+};
+
+static inline uint64_t tgs_page_entry(const struct tgs_heap *heap, uint64_t page)
+{
+	return atomic_load_explicit(&heap->page_map[page], memory_order_acquire);
+}
+
+static inline uint64_t tgs_ref_of(const struct tgs_heap *heap, const void *p)
+{
+	return (uint64_t)((const uint8_t *)p - heap->base);
+}
+
+static inline uint8_t *tgs_page_address(const struct tgs_heap *heap, uint64_t page)
+{
+	return heap->data + (page << TGS_PAGE_SHIFT);
+}
+
+/* The words of one unit.  `published` and `remote` of a tiny span lie elsewhere than `taken`. */
+static inline _Atomic uint64_t *tgs_taken_word(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+{
+	if (kind == TGS_SPARSE)
+		return &heap->records[page].unit.taken;
+	if (kind == TGS_DENSE)
+		return &heap->dense[page * TGS_DENSE_UNITS + unit].taken;
+	return &heap->tiny_taken[page].taken[unit];
+}
+
+static inline _Atomic uint64_t *tgs_published_word(const struct tgs_heap *heap, unsigned kind, uint64_t page,
+						   unsigned unit)
+{
+	if (kind == TGS_SPARSE)
+		return &heap->records[page].unit.published;
+	if (kind == TGS_DENSE)
+		return &heap->dense[page * TGS_DENSE_UNITS + unit].published;
+	return &heap->tiny_more[page].unit[unit].published;
+}
+
+static inline _Atomic uint64_t *tgs_remote_word(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+						unsigned half)
+{
+	if (kind == TGS_SPARSE)
+		return &heap->records[page].unit.remote[half];
+	if (kind == TGS_DENSE)
+		return &heap->dense[page * TGS_DENSE_UNITS + unit].remote[half];
+	return &heap->tiny_more[page].unit[unit].remote[half];
+}
+
+/* Units in use by a span of n_slots. */
+static inline unsigned tgs_span_units(unsigned n_slots)
+{
+	return (n_slots + 63) / 64;
+}
+
+/* Bits of unit `unit` that stand for objects at all. */
+static inline uint64_t tgs_unit_mask(unsigned n_slots, unsigned unit)
+{
+	unsigned left = n_slots - unit * 64;
+
+	return left >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << left) - 1;
+}
+
+/* Reads both remote halves of a unit as one mask. */
+static inline uint64_t tgs_remote_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+{
+	uint64_t low = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 0), memory_order_acquire);
+	uint64_t high = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 1), memory_order_acquire);
+
+	return (low & TGS_REMOTE_MASK) | high << 32;
+}
+
+/* The span that `page` belongs to.  False: to none (or it is an inner page of a large one), or the entry is out of
+ * range - the map is the daemon's own, so this only happens to a reader that raced with a change. */
+bool tgs_span_at(const struct tgs_heap *heap, uint64_t page, struct tgs_span *ret_span);
+
+/* An object, as a pointer means it. */
+struct tgs_object {
+	struct tgs_span span;
+	uint32_t index;       /* slot in the span */
+	uint32_t unit;        /* index / 64 */
+	uint64_t bit;         /* 1 << (index % 64) */
+};
+
+enum tgs_find {
+	TGS_FOUND,            /* `p` is where a slot starts; whether an object lives there is tgs_object_live's to say */
+	TGS_NOT_IN_HEAP,
+	TGS_NO_SPAN,          /* in the heap, but on a page of no span (or inside a large object) */
+	TGS_NOT_A_START,      /* in a span, but no slot starts there */
+};
+
+/* What `p` points at.  For tiny spans every byte may be a start.  ret_object is filled as far as known. */
+enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p, struct tgs_object *ret_object);
+
+/* Taken, and not freed by anybody whose free has been applied. */
+bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *object);
+
+/* Bytes that may be used at a live object. */
+size_t tgs_object_size(const struct tgs_heap *heap, const struct tgs_object *object);
+
+/* Live slots of a span now; exact when nobody works on it. */
+uint32_t tgs_span_live(const struct tgs_heap *heap, const struct tgs_span *span);
+
+/* No bit is set in its state: nothing live, nothing waiting to be harvested. */
+bool tgs_span_empty(const struct tgs_heap *heap, const struct tgs_span *span);

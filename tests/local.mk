@@ -1,0 +1,94 @@
+# tests/: see CONTRIBUTING.md for how to add one.  Lists are sorted, one a line; a test's source is its name plus .c.
+
+check_LTLIBRARIES += %D%/libtgtest.la
+%C%_libtgtest_la_SOURCES = \
+	%D%/support/daemon.c \
+	%D%/support/daemon.h \
+	%D%/support/message.c \
+	%D%/support/message.h \
+	%D%/support/pages.h \
+	%D%/support/runner.c \
+	%D%/support/runner.h
+%C%_libtgtest_la_CPPFLAGS = $(AM_CPPFLAGS) $(CUNIT_CFLAGS)
+%C%_libtgtest_la_LIBADD = $(CUNIT_LIBS)
+$(%C%_libtgtest_la_OBJECTS): | $(tg_generated)
+
+# What every test links unless it sets its own _LDADD.
+LDADD = %D%/libtgtest.la daemon/libtgdaemon.la client/libtgclient.la $(tg_core_libs)
+
+tg_unit_tests = \
+	%D%/unit/test_chunkset \
+	%D%/unit/test_fdpass \
+	%D%/unit/test_frame \
+	%D%/unit/test_msg \
+	%D%/unit/test_msg_hostile \
+	%D%/unit/test_msg_random \
+	%D%/unit/test_pagebits \
+	%D%/unit/test_pages \
+	%D%/unit/test_pages_memory \
+	%D%/unit/test_pages_model \
+	%D%/unit/test_pagesum \
+	%D%/unit/test_pagetree \
+	%D%/unit/test_path \
+	%D%/unit/test_size \
+	%D%/unit/test_sizeclass
+
+tg_integration_tests =
+
+# Programs that tests start; no tests themselves.
+tg_test_helpers =
+
+# Each takes files to try as arguments; built here so that they keep compiling, run by hand (see their comments).
+tg_fuzzers = \
+	%D%/fuzz/fuzz_msg
+
+# Scripts that are tests: the rules that the sources must keep, and the tests of our tools.
+tg_script_tests = \
+	%D%/scripts/test-check-layers \
+	%D%/scripts/test-count-tests \
+	%D%/scripts/test-runner \
+	tools/check-headers \
+	tools/check-layers \
+	tools/check-lists
+
+# Run by "make check-long" with TG_TEST_LONG=1 in the environment.
+tg_long_tests =
+
+# Tests for which a run under ThreadSanitizer makes sense: threads of one process, no fork.
+TSAN_TESTS =
+
+check_PROGRAMS += $(tg_unit_tests) $(tg_integration_tests) $(tg_test_helpers) $(tg_fuzzers)
+TESTS += $(tg_unit_tests) $(tg_integration_tests) $(tg_script_tests)
+EXTRA_DIST += $(tg_script_tests)
+tg_check_objects = $(check_PROGRAMS:=.$(OBJEXT))
+$(tg_check_objects): | $(tg_generated)
+
+# A test that hangs is killed with all its children, and fails.
+TG_TEST_TIMEOUT = 180
+LOG_COMPILER = timeout
+AM_LOG_FLAGS = --kill-after=10 $(TG_TEST_TIMEOUT)
+
+# Where a test finds what was built.  The user's own settings must not leak into tests.
+AM_TESTS_ENVIRONMENT = \
+	TGD='$(abs_top_builddir)/daemon/tgd'; \
+	TGCTL='$(abs_top_builddir)/client/ctl/tgctl'; \
+	TGCACHED='$(abs_top_builddir)/examples/tgcached/tgcached'; \
+	TGLIB='$(abs_top_builddir)/client/.libs/libtg.so'; \
+	TGMALLOC='$(abs_top_builddir)/client/malloc/.libs/libtgmalloc.so'; \
+	TG_SRCDIR='$(abs_top_srcdir)'; \
+	TG_BUILDDIR='$(abs_top_builddir)'; \
+	TG_SANITIZER='$(TG_SANITIZER)'; \
+	TG_TEST_LONG='$(TG_TEST_LONG)'; \
+	CC='$(CC)'; \
+	export TGD TGCTL TGCACHED TGLIB TGMALLOC TG_SRCDIR TG_BUILDDIR TG_SANITIZER TG_TEST_LONG CC; \
+	unset TG_SOCKET TG_HEAP TG_ON_ERROR TG_AUTOSTART;
+
+.PHONY: check-long check-layers print-tsan-tests
+print-tsan-tests:
+	@echo $(TSAN_TESTS)
+
+check-long:
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tg_long_tests)' TG_TEST_LONG=1 TG_TEST_TIMEOUT=3600
+
+check-layers:
+	$(AM_V_at)$(top_srcdir)/tools/check-layers $(top_srcdir)

@@ -1,0 +1,31 @@
+# tools/: checks of the sources for developers.
+
+EXTRA_DIST += tools/count-tests
+
+tg_sources_glob = shm/*.[ch] proto/*.[ch] daemon/*.[ch] client/*.[ch] client/*/*.[ch] \
+	examples/*/*.[ch] tests/*/*.[ch] tools/*.c
+
+.PHONY: format format-check lint
+format:
+	cd $(top_srcdir) && for f in $(tg_sources_glob); do test ! -f $$f || echo $$f; done | xargs clang-format -i
+
+format-check:
+	cd $(top_srcdir) && for f in $(tg_sources_glob); do test ! -f $$f || echo $$f; done | \
+		xargs clang-format --dry-run -Werror
+
+# Each part says so when its program is not installed, instead of passing quietly.
+lint: $(BUILT_SOURCES)
+	$(top_srcdir)/tools/check-layers $(top_srcdir)
+	$(top_srcdir)/tools/check-lists $(top_srcdir)
+	TG_BUILDDIR='$(abs_top_builddir)' CC='$(CC)' $(top_srcdir)/tools/check-headers $(top_srcdir)
+	@cd $(top_srcdir) && if command -v shellcheck >/dev/null; then \
+		shellcheck -x autogen.sh .ci/run scripts/* tests/scripts/* $$(grep -lE '^#!.*sh$$' tools/*) && \
+			echo "shellcheck: fine"; \
+	else echo "shellcheck: not installed, skipped"; fi
+	@cd $(top_srcdir) && if command -v groff >/dev/null; then \
+		for m in docs/*.[1-8]; do groff -man -ww -z -Tutf8 $$m || exit 1; done && echo "groff: fine"; \
+	else echo "groff: not installed, skipped"; fi
+	@cd $(top_srcdir) && if command -v cppcheck >/dev/null; then \
+		cppcheck --quiet --error-exitcode=1 --enable=warning,portability --inline-suppr -D_GNU_SOURCE= \
+			-I. shm proto daemon client && echo "cppcheck: fine"; \
+	else echo "cppcheck: not installed, skipped"; fi
