@@ -135,11 +135,6 @@ int tgc_attach_locked(bool in_child)
 	TGS_CLOSE int heap_fd = -1;
 	int r;
 
-	if (in_child && tgc_saved.socket_fd >= 0) {
-		/* The parent's connection.  If the program has closed it, the number may be another file by now, which
-		 * only the parent's record could tell: leave it alone then, as it costs a descriptor and no more. */
-		tgc_saved.socket_fd = -1;
-	}
 	why[0] = '\0';
 	r = tgc_rpc_open(&reply, &map_fd, &heap_fd);
 	if (r < 0) {

@@ -68,6 +68,7 @@ struct tgc_tiny {
 struct tgc_cache {
 	uint64_t owner_bits;           /* of our spans in page map entries; 0 matches none */
 	uint32_t slot_id;              /* 0: no slot: wiped, or never opened */
+	bool in_all;                   /* in the process's list of caches */
 	bool draining;                 /* spans that become empty are not given back before the end of the drain */
 	struct tgs_slot *slot;
 	struct tgc_tiny tiny;

@@ -37,13 +37,14 @@ void tgc_wiped_free(void *p, size_t bytes)
 
 bool tgc_process_init(void)
 {
-	static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
+	struct tgc_process *none = NULL, *made;
 
-	/* Threads that attach at once; no fork handler is needed for it, since nothing under it can fork or block long. */
-	pthread_mutex_lock(&once);
-	if (!tgc_process)
-		tgc_process = tgc_wiped_alloc(sizeof(*tgc_process));
-	pthread_mutex_unlock(&once);
+	if (tgc_process)
+		return true;
+	/* No lock, which a fork in another thread could leave locked: of two threads the second lets go of its record. */
+	made = tgc_wiped_alloc(sizeof(*made));
+	if (made && !__atomic_compare_exchange_n(&tgc_process, &none, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		tgc_wiped_free(made, sizeof(*made));
 	return tgc_process != NULL;
 }
 
@@ -79,6 +80,7 @@ void tgc_process_clear(void)
 		struct tgc_cache *next_all = cache->next_all, *next_idle = cache->next_idle;
 
 		memset(cache, 0, sizeof(*cache));
+		cache->in_all = true;
 		cache->next_all = next_all;
 		cache->next_idle = next_idle;
 	}

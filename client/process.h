@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "client/tg.h"
 #include "shm/base.h"
@@ -29,7 +30,6 @@ struct tgc_process {
 	pthread_mutex_t large_lock;
 	struct tgc_cache *idle;        /* caches whose threads have ended, linked by next_idle; under lock */
 	struct tgc_cache *all;         /* every cache, linked by next_all; under lock */
-	uint64_t n_caches;
 	_Atomic uint64_t trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
 	_Atomic uint64_t errors;       /* double and invalid frees counted */
 };
@@ -40,6 +40,8 @@ struct tgc_saved {
 	unsigned flags;
 	int timeout_ms;
 	int socket_fd;                 /* -1: none; a child closes the inherited one */
+	dev_t socket_dev;              /* what the descriptor was when we opened it: it may be another file by now */
+	ino_t socket_ino;
 	bool count_errors;             /* TG_ON_ERROR=count */
 	char socket[108];
 	char heap[64];

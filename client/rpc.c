@@ -29,9 +29,6 @@
 
 struct tgc_rpc {
 	pthread_mutex_t lock;
-	bool connected;
-	dev_t dev;            /* of our socket */
-	ino_t ino;
 	uint64_t next_id;
 	_Atomic uint64_t messages;
 	_Atomic uint64_t reconnects;
@@ -68,15 +65,14 @@ static bool still_ours(void)
 {
 	struct stat st;
 
-	return rpc()->connected && fstat(tgc_saved.socket_fd, &st) == 0 && st.st_dev == rpc()->dev &&
-	       st.st_ino == rpc()->ino;
+	return tgc_saved.socket_fd >= 0 && fstat(tgc_saved.socket_fd, &st) == 0 &&
+	       st.st_dev == tgc_saved.socket_dev && st.st_ino == tgc_saved.socket_ino;
 }
 
 static void disconnect(void)
 {
 	if (still_ours())
 		close(tgc_saved.socket_fd);
-	rpc()->connected = false;
 	tgc_saved.socket_fd = -1;
 	rpc()->in_n = 0;
 }
@@ -232,9 +228,8 @@ static int connect_socket(int64_t deadline)
 		fd = r;
 	}
 	tgc_saved.socket_fd = fd;
-	rpc()->dev = st.st_dev;
-	rpc()->ino = st.st_ino;
-	rpc()->connected = true;
+	tgc_saved.socket_dev = st.st_dev;
+	tgc_saved.socket_ino = st.st_ino;
 	rpc()->in_n = 0;
 	return 0;
 }
@@ -299,6 +294,7 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 			return -ENOMEM;
 	}
 	tgp_arena_init(&rpc()->arena, rpc()->unpack, UNPACK_SIZE);
+	disconnect(); /* in a forked child: lets go of the parent's connection */
 	for (;;) {
 		r = connect_as(0, &reply, deadline);
 		if (!no_daemon(r) || !(tgc_saved.flags & TG_AUTOSTART) || now_ms() >= deadline)

@@ -14,6 +14,26 @@ static pthread_key_t thread_key;
 static pthread_once_t thread_key_once = PTHREAD_ONCE_INIT;
 static int thread_key_error;
 
+/* A cache that is new, or that a fork has wiped, is not in the process's list. */
+static void list_cache(struct tgc_cache *cache)
+{
+	if (cache->in_all)
+		return;
+	pthread_mutex_lock(&tgc_process->lock);
+	cache->in_all = true;
+	cache->next_all = tgc_process->all;
+	tgc_process->all = cache;
+	pthread_mutex_unlock(&tgc_process->lock);
+}
+
+static void push_idle(struct tgc_cache *cache)
+{
+	pthread_mutex_lock(&tgc_process->lock);
+	cache->next_idle = tgc_process->idle;
+	tgc_process->idle = cache;
+	pthread_mutex_unlock(&tgc_process->lock);
+}
+
 /* The thread ends.  In a forked child, or after tg_detach, the cache may have lost its slot: then there is nothing to do
  * but to keep the memory. */
 static void thread_ends(void *arg)
@@ -25,10 +45,8 @@ static void thread_ends(void *arg)
 		return;
 	if (cache->slot_id != 0)
 		tgc_cache_give_back(cache);
-	pthread_mutex_lock(&tgc_process->lock);
-	cache->next_idle = tgc_process->idle;
-	tgc_process->idle = cache;
-	pthread_mutex_unlock(&tgc_process->lock);
+	list_cache(cache);
+	push_idle(cache);
 }
 
 static void make_thread_key(void)
@@ -69,38 +87,21 @@ static struct tgc_cache *pop_idle(void)
 	return cache;
 }
 
-static struct tgc_cache *new_cache(void)
-{
-	struct tgc_cache *cache = tgc_wiped_alloc(sizeof(*cache));
-
-	if (!cache)
-		return NULL;
-	pthread_mutex_lock(&tgc_process->lock);
-	cache->next_all = tgc_process->all;
-	tgc_process->all = cache;
-	tgc_process->n_caches++;
-	pthread_mutex_unlock(&tgc_process->lock);
-	return cache;
-}
-
 struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
 {
-	struct tgc_cache *cache = reuse ? reuse : new_cache();
+	struct tgc_cache *cache = reuse ? reuse : tgc_wiped_alloc(sizeof(*cache));
 	uint32_t slot_id = 0;
 	int r;
 
 	if (!cache)
 		return NULL;
+	list_cache(cache);
 	if (cache->slot_id != 0)
 		return cache;
 	r = open_slot(&slot_id);
 	if (r < 0) {
-		if (!reuse) {
-			pthread_mutex_lock(&tgc_process->lock);
-			cache->next_idle = tgc_process->idle;
-			tgc_process->idle = cache;
-			pthread_mutex_unlock(&tgc_process->lock);
-		}
+		if (cache != tgc_cache)
+			push_idle(cache);
 		errno = -r;
 		return NULL;
 	}

@@ -4,13 +4,14 @@ check_LTLIBRARIES += %D%/libtgtest.la
 %C%_libtgtest_la_SOURCES = \
 	%D%/support/daemon.c \
 	%D%/support/daemon.h \
+	%D%/support/heap.h \
 	%D%/support/message.c \
 	%D%/support/message.h \
 	%D%/support/pages.h \
 	%D%/support/runner.c \
 	%D%/support/runner.h
 %C%_libtgtest_la_CPPFLAGS = $(AM_CPPFLAGS) $(CUNIT_CFLAGS)
-%C%_libtgtest_la_LIBADD = $(CUNIT_LIBS)
+%C%_libtgtest_la_LIBADD = $(CUNIT_LIBS) $(JANSSON_LIBS)
 $(%C%_libtgtest_la_OBJECTS): | $(tg_generated)
 
 # What every test links unless it sets its own _LDADD.
@@ -18,8 +19,10 @@ LDADD = %D%/libtgtest.la daemon/libtgdaemon.la client/libtgclient.la $(tg_core_l
 
 tg_unit_tests = \
 	%D%/unit/test_chunkset \
+	%D%/unit/test_config \
 	%D%/unit/test_fdpass \
 	%D%/unit/test_frame \
+	%D%/unit/test_heap \
 	%D%/unit/test_msg \
 	%D%/unit/test_msg_hostile \
 	%D%/unit/test_msg_random \

@@ -241,8 +241,9 @@ static int start_tgd(struct stage *s)
 	return TGC_OK;
 }
 
-/* tgd has ended by itself: reaps it and says so. */
-static int explain_end(struct stage *s, int status, const char *when)
+/* tgd has ended before we told it to: reaps it and says so, unless someone may have stopped it in good order.
+ * Returns `status`. */
+static int explain_end(struct stage *s, int status, bool wanted, const char *when)
 {
 	char words[512];
 
@@ -250,6 +251,10 @@ static int explain_end(struct stage *s, int status, const char *when)
 	while (waitpid(s->tgd, &s->tgd_status, 0) < 0 && errno == EINTR)
 		;
 	s->tgd = 0;
+	/* The command may stop it itself: nothing is wrong then. */
+	if (wanted && WIFEXITED(s->tgd_status) &&
+	    WEXITSTATUS(s->tgd_status) == 0)
+		return status;
 	if (WIFSIGNALED(s->tgd_status))
 		return fail(s, status, -ECHILD, "tgd (%s) was ended by signal %d (%s) %s%s%s",
 			    s->tgd_path, WTERMSIG(s->tgd_status),
@@ -287,7 +292,7 @@ static int wait_ready(struct stage *s)
 			break;
 		}
 		if (ended) {
-			status = explain_end(s, TGC_UNREACHABLE, "before it was ready");
+			status = explain_end(s, TGC_UNREACHABLE, false, "before it was ready");
 			break;
 		}
 		if (r != -ENOENT && r != -ECONNREFUSED) {
@@ -450,7 +455,7 @@ int tgc_run(struct tgc_run *run)
 		status = wait_command(&s);
 		p.fd = s.tgd_fd;
 		if (poll(&p, 1, 0) > 0)
-			(void)explain_end(&s, status, "while the command ran");
+			(void)explain_end(&s, status, true, "while the command ran");
 	}
 	kill_command(&s);
 	stop_tgd(&s);

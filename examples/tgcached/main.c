@@ -1,47 +1,35 @@
 /* tgcached: a cache server of several processes that speaks memcached's text protocol.
  *
  * This is the parent.  It binds the port, forks the workers, which all accept on the one socket, and starts a new one
- * for each that dies.  It holds nothing itself: the items are in the shared heap, so a new worker serves all of them.
- * If the parent dies the workers end, too; the items stay as long as the daemon of the heap does.
+ * for each that dies.  It holds no data: the items are in the shared heap, so a new worker finds all of them.  When the
+ * parent dies the workers end, too; the items stay as long as the daemon of the heap does.
  */
-#include "worker.h"
+#include "cached.h"
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <tg.h>
 
-#include "table.h"
-
 #define MAX_WORKERS 1024
-#define SHORT_LIFE_MS 1000 /* a worker that ends sooner is started again only after a while, each time twice as long */
+#define SHORT_LIFE_MS 1000 /* a worker that ends sooner is started again with a delay, each time twice as long */
 #define FIRST_DELAY_MS 100
 #define LAST_DELAY_MS 5000
-#define STOP_MS 5000       /* how long a worker may take to end before it is killed */
+#define STOP_TICKS 50 /* of 100 ms, that a worker may take to end before it is killed */
 
 static struct {
 	pid_t pid; /* 0: not running */
 	int64_t started_ms, start_at_ms, delay_ms;
 } workers[MAX_WORKERS];
-
 static int n_workers;
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static void start_worker(int i, int listen_fd, const sigset_t *signals)
 {
@@ -53,95 +41,70 @@ static void start_worker(int i, int listen_fd, const sigset_t *signals)
 		if (getppid() != parent) /* it died before the line above */
 			_exit(0);
 		sigprocmask(SIG_UNBLOCK, signals, NULL);
-		exit(worker_run(listen_fd, n_workers));
+		exit(cached_worker(listen_fd, n_workers));
 	}
 	if (pid < 0)
 		perror("tgcached: cannot fork");
 	workers[i].pid = pid > 0 ? pid : 0;
-	workers[i].started_ms = now_ms();
-	workers[i].start_at_ms = now_ms() + LAST_DELAY_MS; /* for a failed fork; else set when the worker ends */
+	workers[i].started_ms = cached_now_ms();
+	workers[i].start_at_ms = workers[i].started_ms + LAST_DELAY_MS; /* counts after a failed fork */
 }
 
-/* Notes which workers have ended.  Returns how many still run. */
-static int reap(bool stopping)
+static void note_end(int i, int status)
 {
-	int n_running = 0;
-	int status;
+	int64_t now = cached_now_ms(), delay = workers[i].delay_ms * 2;
 
-	for (int i = 0; i < n_workers; i++) {
-		int64_t now = now_ms();
-		bool ended = workers[i].pid && waitpid(workers[i].pid, &status, WNOHANG) == workers[i].pid;
-
-		n_running += workers[i].pid && !ended;
-		if (!ended)
-			continue;
-		if (now - workers[i].started_ms >= SHORT_LIFE_MS)
-			workers[i].delay_ms = 0;
-		else if (workers[i].delay_ms == 0)
-			workers[i].delay_ms = FIRST_DELAY_MS;
-		else if ((workers[i].delay_ms *= 2) > LAST_DELAY_MS)
-			workers[i].delay_ms = LAST_DELAY_MS;
-		workers[i].start_at_ms = now + workers[i].delay_ms;
-		if (!stopping)
-			fprintf(stderr, "tgcached: worker %d ended by %s %d; the next one starts in %lld ms\n",
-				(int)workers[i].pid, WIFSIGNALED(status) ? "signal" : "exit with status",
-				WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-				(long long)workers[i].delay_ms);
-		workers[i].pid = 0;
-	}
-	return n_running;
+	delay = now - workers[i].started_ms >= SHORT_LIFE_MS ? 0 : delay == 0 ? FIRST_DELAY_MS : delay;
+	workers[i].delay_ms = delay < LAST_DELAY_MS ? delay : LAST_DELAY_MS;
+	workers[i].start_at_ms = now + workers[i].delay_ms;
+	fprintf(stderr, "tgcached: worker %d ended by %s %d\n", (int)workers[i].pid,
+		WIFSIGNALED(status) ? "signal" : "exit with status",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	workers[i].pid = 0;
 }
 
-static void wait_signal(const sigset_t *signals, int64_t ms, bool *ret_stop)
+/* Runs until a signal to stop; then ends the workers. */
+static void supervise(int listen_fd)
 {
-	struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
-	int sig = sigtimedwait(signals, NULL, &t);
-
-	*ret_stop |= sig == SIGTERM || sig == SIGINT;
-}
-
-static void run(int listen_fd)
-{
+	int ticks = -1; /* since that signal */
+	int n_running, n_waiting, status;
 	sigset_t signals;
-	bool stop = false;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
-	while (!stop) {
-		int64_t wait_ms = 60000;
+	do {
+		struct timespec tick = { .tv_nsec = 100000000 };
 
+		n_running = n_waiting = 0;
 		for (int i = 0; i < n_workers; i++) {
-			int64_t left = workers[i].start_at_ms - now_ms();
-
-			if (!workers[i].pid && left <= 0)
+			if (workers[i].pid && waitpid(workers[i].pid, &status, WNOHANG) == workers[i].pid)
+				note_end(i, status);
+			if (!workers[i].pid && ticks < 0 && workers[i].start_at_ms <= cached_now_ms())
 				start_worker(i, listen_fd, &signals);
-			else if (!workers[i].pid && left < wait_ms)
-				wait_ms = left;
+			if (workers[i].pid && (ticks == 0 || ticks == STOP_TICKS))
+				kill(workers[i].pid, ticks == 0 ? SIGTERM : SIGKILL);
+			n_running += workers[i].pid != 0;
+			n_waiting += workers[i].pid == 0;
 		}
-		wait_signal(&signals, wait_ms, &stop);
-		reap(stop);
-	}
-	for (int64_t end = now_ms() + STOP_MS, sent = 0; reap(true) > 0; wait_signal(&signals, 100, &stop)) {
-		int sig = now_ms() < end ? SIGTERM : SIGKILL;
-
-		for (int i = 0; i < n_workers && sent != sig; i++) {
-			if (workers[i].pid)
-				kill(workers[i].pid, sig);
-		}
-		sent = sig;
-	}
+		if (n_waiting == 0 && ticks < 0)
+			tick.tv_sec = 3600;
+		status = sigtimedwait(&signals, NULL, &tick);
+		if (ticks >= 0)
+			ticks += status < 0; /* the time is over, and no signal has come */
+		else if (status == SIGTERM || status == SIGINT)
+			ticks = 0;
+	} while (n_running > 0 || ticks < 0);
 }
 
-/* Exits with a message when it cannot. */
 static int listen_on(const char *address, const char *port)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-	struct addrinfo *info;
-	char shown_host[64], shown_port[16];
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *info;
 	int r = getaddrinfo(address, port, &hints, &info);
+	struct sockaddr_storage bound;
+	socklen_t n_bound = sizeof(bound);
 	int fd, one = 1;
 
 	if (r != 0) {
@@ -150,53 +113,56 @@ static int listen_on(const char *address, const char *port)
 	}
 	fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (fd < 0 || bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, 1024) < 0) {
+	if (bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, 1024) < 0) {
 		fprintf(stderr, "tgcached: cannot listen on %s port %s: %s\n", address, port, strerror(errno));
 		exit(1);
 	}
-	getsockname(fd, info->ai_addr, &info->ai_addrlen); /* for port 0: which one it is */
-	getnameinfo(info->ai_addr, info->ai_addrlen, shown_host, sizeof(shown_host), shown_port, sizeof(shown_port),
-		    NI_NUMERICHOST | NI_NUMERICSERV);
 	freeaddrinfo(info);
-	fprintf(stderr, "tgcached: listening on %s port %s with %d workers\n", shown_host, shown_port, n_workers);
+	getsockname(fd, (struct sockaddr *)&bound, &n_bound); /* tells which port, if 0 was asked for */
+	fprintf(stderr, "tgcached: %d workers listen on %s port %d\n", n_workers, address,
+		ntohs(((struct sockaddr_in *)&bound)->sin_port)); /* at the same place for IPv6 */
 	return fd;
+}
+
+/* The parent attaches only to see that the workers will be able to. */
+static void check_heap(void)
+{
+	struct tg_options options = { .size = sizeof(options), .name = "tgcached" };
+	int r = tg_attach(&options);
+
+	if (r < 0) {
+		fprintf(stderr, "tgcached: cannot attach to the shared heap: %s; is tgd running, and is TG_SOCKET the path "
+			"of its socket?\n", strerror(-r));
+		exit(1);
+	}
+	if (!table_open()) {
+		fprintf(stderr, "tgcached: no table: %s\n", errno == EPROTO ?
+			"the root \"tgcached\" leads to something else, or to another version's" : strerror(errno));
+		exit(1);
+	}
+	tg_detach();
 }
 
 int main(int argc, char **argv)
 {
 	const char *port = "11211", *address = "127.0.0.1";
-	struct tg_options options = { .size = sizeof(options), .name = "tgcached" };
-	int option, r, fd;
+	int option;
 
 	n_workers = (int)sysconf(_SC_NPROCESSORS_ONLN);
-	while ((option = getopt(argc, argv, "p:l:w:h")) != -1) {
+	while ((option = getopt(argc, argv, "p:l:w:")) != -1) {
 		if (option == 'p')
 			port = optarg;
 		else if (option == 'l')
 			address = optarg;
-		else if (option == 'w')
-			n_workers = atoi(optarg);
 		else
-			optind = argc + 1;
+			n_workers = option == 'w' ? atoi(optarg) : 0;
 	}
 	if (optind != argc || n_workers < 1 || n_workers > MAX_WORKERS) {
-		fprintf(stderr, "usage: tgcached [-p PORT] [-l ADDRESS] [-w WORKERS]   (1 to %d workers; the heap: "
-			"TG_SOCKET)\n", MAX_WORKERS);
+		fprintf(stderr, "usage: tgcached [-p PORT] [-l ADDRESS] [-w WORKERS]\n"
+			"WORKERS is 1 to %d.  The heap is that of TG_SOCKET.\n", MAX_WORKERS);
 		return 2;
 	}
-	r = tg_attach(&options); /* only to see that the workers will be able to */
-	if (r < 0) {
-		fprintf(stderr, "tgcached: cannot attach to the shared heap: %s; is tgd running, and TG_SOCKET set to its "
-			"socket?\n", strerror(-r));
-		return 1;
-	}
-	if (!table_open()) {
-		fprintf(stderr, "tgcached: no table in the heap: %s\n",
-			errno == EPROTO ? "the root \"tgcached\" leads to something else" : strerror(errno));
-		return 1;
-	}
-	tg_detach();
-	fd = listen_on(address, port);
-	run(fd);
+	check_heap();
+	supervise(listen_on(address, port));
 	return 0;
 }

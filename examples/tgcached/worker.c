@@ -1,10 +1,10 @@
 /* A worker: connections, and memcached's text protocol on them.
  *
  * One libevent loop and no threads.  Bytes come into `in`; step() takes one command or one value's data from it at a
- * time and puts the answer into `out`.  While much of that waits for a slow reader nothing is read or worked off, so
- * a connection costs bounded memory.  A value is gathered in private memory and enters the heap once it is complete.
+ * time and puts the answer into `out`.  While much of that waits for a slow reader nothing more is read or done, so a
+ * connection costs bounded memory.  A value is gathered in private memory and enters the heap once it is complete.
  */
-#include "worker.h"
+#include "cached.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -21,42 +21,39 @@
 #include <event2/event.h>
 #include <tg.h>
 
-#include "table.h"
-
 #define READ_SIZE (64 * 1024)
-#define OUT_HIGH (1024 * 1024)  /* bytes of answers that may wait for the peer to read them */
-#define LINE_MAX_PLAIN 2048     /* without its end, only a get may be longer */
-#define LINE_MAX_GET (1024 * 1024)
-#define COMMANDS_A_TURN 50      /* then the other connections have theirs */
+#define OUT_HIGH (1024 * 1024) /* bytes of answers that may wait for the peer to read them */
+#define PLAIN_LINE_MAX 2048    /* while its end has not come; only a get may be longer */
+#define GET_LINE_MAX (1024 * 1024)
+#define COMMANDS_A_TURN 50     /* then the other connections have theirs */
 #define MAX_WORDS 8
 
-static const char bad_format[] = "CLIENT_ERROR bad command line format";
-static const char bad_time[] = "CLIENT_ERROR invalid exptime argument";
-static const char no_memory[] = "SERVER_ERROR out of memory storing object";
+#define BAD_FORMAT "CLIENT_ERROR bad command line format"
+#define BAD_TIME "CLIENT_ERROR invalid exptime argument"
+#define NO_MEMORY "SERVER_ERROR out of memory storing object"
 
 struct conn {
-	int fd;
 	struct event *readable, *writable;
 	struct evbuffer *in, *out;
 	bool noreply, closing, with_cas;
 	size_t swallow;   /* bytes of a refused value still to come */
-	size_t keys_done; /* where in its line an unfinished get goes on; 0: none */
-	size_t want;      /* bytes of data to wait for, with their end; 0: a line is next, and what follows is unused */
+	size_t keys_done; /* where in its line an unfinished get goes on */
+	char *words[MAX_WORDS];
+	int n_words;
+	size_t want;      /* bytes of a value and its end to wait for; what follows is how to store it */
 	enum table_how how;
 	uint64_t flags, cas;
 	int64_t expires_ms;
-	size_t n_key;
 	char key[TABLE_KEY_MAX];
+	size_t n_key;
 };
 
-static struct {
-	struct event_base *base;
-	struct event *accepting;
-	struct table *table;
-	time_t started;
-	int n_workers;
-	uint64_t n_conns, n_commands, n_commands_before;
-} worker;
+static struct event_base *base;
+static struct event *accepting;
+static struct table *table;
+static time_t started;
+static int threads;
+static uint64_t n_conns, n_steps, n_steps_before;
 
 static void reply(struct conn *c, const char *text)
 {
@@ -64,14 +61,27 @@ static void reply(struct conn *c, const char *text)
 		evbuffer_add_printf(c->out, "%s\r\n", text);
 }
 
-static bool read_signed(const char *word, long long *ret_value)
+static bool read_signed(const char *word, int64_t *ret_value)
 {
-	uint64_t value;
 	bool minus = word[0] == '-';
+	uint64_t value;
 
-	if (!table_number(word + minus, &value) || value > INT64_MAX)
+	if (!cached_number(word + minus, &value) || value > INT64_MAX)
 		return false;
-	*ret_value = minus ? -(long long)value : (long long)value;
+	*ret_value = minus ? -(int64_t)value : (int64_t)value;
+	return true;
+}
+
+/* Memcached's times: 0 for never, negative for at once, up to 30 days from now, more: in seconds since 1970. */
+static bool read_expiry(const char *word, int64_t *ret_ms)
+{
+	int64_t s;
+
+	if (!read_signed(word, &s))
+		return false;
+	if (s > 30 * 24 * 3600)
+		s = s > time(NULL) ? s - time(NULL) : -1;
+	*ret_ms = s == 0 ? 0 : s < 0 ? 1 : cached_now_ms() + (s < UINT32_MAX ? s : UINT32_MAX) * 1000;
 	return true;
 }
 
@@ -87,68 +97,54 @@ static void show(void *arg, struct item *it)
 	evbuffer_add(c->out, "\r\n", 2);
 }
 
-/* get, gets, gat, gats.  False: there is more to do when the peer has read some of the answer. */
-static bool do_get(struct conn *c, const char *line, const char *rest)
+/* get, gets, gat, gats: `rest` is what follows that word in the line.  False: the output is full; call again. */
+static bool do_get(struct conn *c, const char *line, const char *rest, bool touch)
 {
 	const char *key = rest + strspn(rest, " ");
-	bool touch = rest[-1] == 't' ? rest[-2] == 'a' : rest[-3] == 'a';
-	long long seconds;
 	int64_t expires_ms = 0;
+	size_t n;
 
 	c->with_cas = rest[-1] == 's';
-	if (!*key) {
-		reply(c, "ERROR");
+	if (!*key || (touch && !read_expiry(key, &expires_ms))) {
+		reply(c, *key ? BAD_TIME : "ERROR");
 		return true;
 	}
-	if (touch) {
-		if (!read_signed(key, &seconds)) {
-			reply(c, bad_time);
-			return true;
-		}
-		expires_ms = table_expiry_ms(seconds);
+	if (touch)
 		key += strcspn(key, " ");
-	}
-	for (const char *k = key + strspn(key, " "); *k && !c->keys_done; k += strspn(k, " ")) {
-		size_t n = strcspn(k, " ");
-
+	for (rest = key; *(rest += strspn(rest, " ")) && !c->keys_done; rest += n) {
+		n = strcspn(rest, " ");
 		if (n > TABLE_KEY_MAX) {
-			reply(c, bad_format);
+			reply(c, BAD_FORMAT);
 			return true;
 		}
-		k += n;
 	}
-	for (key = c->keys_done ? line + c->keys_done : key; *(key += strspn(key, " ")); ) {
-		size_t n = strcspn(key, " ");
-
-		if (evbuffer_get_length(c->out) > OUT_HIGH) {
-			c->keys_done = (size_t)(key - line);
+	for (key = c->keys_done ? line + c->keys_done : key; *(key += strspn(key, " ")); key += n) {
+		n = strcspn(key, " ");
+		c->keys_done = (size_t)(key - line);
+		if (evbuffer_get_length(c->out) > OUT_HIGH)
 			return false;
-		}
-		table_get(worker.table, key, n, touch ? &expires_ms : NULL, show, c);
-		key += n;
+		table_get(table, key, n, touch ? &expires_ms : NULL, show, c);
 	}
 	c->keys_done = 0;
 	reply(c, "END");
 	return true;
 }
 
-static void do_store(struct conn *c, char **words, int n)
+static void do_store(struct conn *c)
 {
 	static const char *const names[] = { "set", "add", "replace", "cas", "append", "prepend" };
-	long long seconds, length;
+	int64_t length;
 
-	(void)n;
-	for (c->how = TABLE_SET; strcmp(words[0], names[c->how]) != 0;)
+	for (c->how = TABLE_SET; strcmp(c->words[0], names[c->how]) != 0;)
 		c->how++;
-	c->n_key = strlen(words[1]);
-	if (c->n_key > TABLE_KEY_MAX || !table_number(words[2], &c->flags) || !read_signed(words[3], &seconds) ||
-	    !read_signed(words[4], &length) || length < 0 || length > INT32_MAX - 2 ||
-	    (c->how == TABLE_CAS && !table_number(words[5], &c->cas))) {
-		reply(c, bad_format);
+	if (!cached_number(c->words[2], &c->flags) || !read_expiry(c->words[3], &c->expires_ms) ||
+	    !read_signed(c->words[4], &length) || length < 0 || length > INT32_MAX - 2 ||
+	    (c->how == TABLE_CAS && !cached_number(c->words[5], &c->cas))) {
+		reply(c, BAD_FORMAT);
 		return;
 	}
-	memcpy(c->key, words[1], c->n_key);
-	c->expires_ms = table_expiry_ms(seconds);
+	c->n_key = strlen(c->words[1]);
+	memcpy(c->key, c->words[1], c->n_key);
 	if (length <= TABLE_VALUE_MAX) {
 		c->want = (size_t)length + 2;
 		return;
@@ -156,14 +152,15 @@ static void do_store(struct conn *c, char **words, int n)
 	c->swallow = (size_t)length + 2;
 	reply(c, "SERVER_ERROR object too large for cache");
 	if (c->how == TABLE_SET) /* whoever wrote anew must not find the old value */
-		table_delete(worker.table, c->key, c->n_key);
+		table_delete(table, c->key, c->n_key);
 }
 
-/* The data of a store command is all there. */
-static void store_data(struct conn *c)
+/* The value of a store command is all there. */
+static void store_value(struct conn *c)
 {
-	static const char *const answers[] = { "STORED", "NOT_STORED", "EXISTS", "NOT_FOUND", no_memory };
-	struct item *it = item_new(worker.table, c->key, c->n_key, c->want - 2);
+	static const char *const answers[] = { "STORED", "NOT_STORED", "EXISTS", "NOT_FOUND", NO_MEMORY };
+	struct item *it = item_new(table, c->key, c->n_key, c->want - 2);
+	enum table_result r = TABLE_NO_MEMORY;
 	char end[2];
 
 	if (it) {
@@ -178,177 +175,163 @@ static void store_data(struct conn *c)
 	if (memcmp(end, "\r\n", 2) != 0) {
 		tg_free(it);
 		reply(c, "CLIENT_ERROR bad data chunk");
-	} else if (it) {
-		reply(c, answers[table_store(worker.table, it, c->how, c->cas)]);
-	} else {
-		reply(c, no_memory);
-		if (c->how == TABLE_SET)
-			table_delete(worker.table, c->key, c->n_key);
+		return;
 	}
+	if (it)
+		r = table_store(table, it, c->how, c->cas);
+	else if (c->how == TABLE_SET)
+		table_delete(table, c->key, c->n_key);
+	reply(c, answers[r]);
 }
 
-static void do_count(struct conn *c, char **words, int n)
+static void do_count(struct conn *c)
 {
-	uint64_t by, value;
+	uint64_t by, value = 0;
 	char text[24];
 	enum table_result r;
 
-	(void)n;
-	if (strlen(words[1]) > TABLE_KEY_MAX) {
-		reply(c, bad_format);
-	} else if (!table_number(words[2], &by)) {
+	if (!cached_number(c->words[2], &by)) {
 		reply(c, "CLIENT_ERROR invalid numeric delta argument");
-	} else {
-		r = table_count(worker.table, words[1], strlen(words[1]), words[0][0] == 'i', by, &value);
-		snprintf(text, sizeof(text), "%" PRIu64, value);
-		reply(c, r == TABLE_STORED ? text : r == TABLE_NOT_FOUND ? "NOT_FOUND" : r == TABLE_NO_MEMORY ?
-			 "SERVER_ERROR out of memory" :
-			 "CLIENT_ERROR cannot increment or decrement non-numeric value");
+		return;
 	}
+	r = table_count(table, c->words[1], strlen(c->words[1]), c->words[0][0] == 'i', by, &value);
+	snprintf(text, sizeof(text), "%" PRIu64, value);
+	reply(c, r == TABLE_STORED ? text : r == TABLE_NOT_FOUND ? "NOT_FOUND" : r == TABLE_NO_MEMORY ? NO_MEMORY :
+	      "CLIENT_ERROR cannot increment or decrement non-numeric value");
 }
 
-static void do_delete(struct conn *c, char **words, int n)
+static void do_delete(struct conn *c)
 {
-	bool zero = n > 2 && strcmp(words[2], "0") == 0; /* an old client's "at once" */
+	int n = c->n_words;
+	bool zero = n > 2 && strcmp(c->words[2], "0") == 0; /* old clients say "at once" */
 
 	c->noreply &= n > 2;
 	if (n > 2 && !(n == 3 && (zero || c->noreply)) && !(n == 4 && zero && c->noreply))
-		reply(c, "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]");
-	else if (strlen(words[1]) > TABLE_KEY_MAX)
-		reply(c, bad_format);
+		reply(c, BAD_FORMAT ".  Usage: delete <key> [noreply]");
 	else
-		reply(c, table_delete(worker.table, words[1], strlen(words[1])) ? "DELETED" : "NOT_FOUND");
+		reply(c, table_delete(table, c->words[1], strlen(c->words[1])) ? "DELETED" : "NOT_FOUND");
 }
 
-static void do_touch(struct conn *c, char **words, int n)
+static void do_touch(struct conn *c)
 {
-	long long seconds;
 	int64_t expires_ms;
 
-	(void)n;
-	if (strlen(words[1]) > TABLE_KEY_MAX) {
-		reply(c, bad_format);
-	} else if (!read_signed(words[2], &seconds)) {
-		reply(c, bad_time);
-	} else {
-		expires_ms = table_expiry_ms(seconds);
-		reply(c, table_get(worker.table, words[1], strlen(words[1]), &expires_ms, NULL, NULL) ?
-			 "TOUCHED" : "NOT_FOUND");
-	}
+	if (!read_expiry(c->words[2], &expires_ms))
+		reply(c, BAD_TIME);
+	else if (table_get(table, c->words[1], strlen(c->words[1]), &expires_ms, NULL, NULL))
+		reply(c, "TOUCHED");
+	else
+		reply(c, "NOT_FOUND");
 }
 
-static void do_flush(struct conn *c, char **words, int n)
+static void do_flush(struct conn *c)
 {
-	long long seconds = 0;
+	int64_t at_ms = 0;
 
-	if (n > 1 + c->noreply && !read_signed(words[1], &seconds)) {
-		reply(c, bad_time);
+	if (c->n_words > 1 + c->noreply && !read_expiry(c->words[1], &at_ms)) {
+		reply(c, BAD_TIME);
 		return;
 	}
-	if (seconds > 0)
-		seconds = table_expiry_ms(seconds) - table_expiry_ms(1) + 1000;
-	table_flush(worker.table, seconds);
+	table_flush(table, at_ms - cached_now_ms());
 	reply(c, "OK");
 }
 
-static void do_verbosity(struct conn *c, char **words, int n)
+static void do_verbosity(struct conn *c)
 {
-	uint64_t level; /* taken and not used: there is nothing that a worker would say about a request */
+	uint64_t level; /* not used: a worker has nothing to say about a request */
 
-	(void)n;
-	reply(c, table_number(words[1], &level) ? "OK" : bad_format);
+	reply(c, cached_number(c->words[1], &level) ? "OK" : BAD_FORMAT);
 }
 
-static void do_version(struct conn *c, char **words, int n)
+static void do_version(struct conn *c)
 {
-	(void)words;
-	(void)n;
-	evbuffer_add_printf(c->out, "VERSION %s\r\n", CACHED_VERSION);
+	evbuffer_add_printf(c->out, "VERSION %s\r\n", tg_version());
 }
 
-static void do_quit(struct conn *c, char **words, int n)
+static void do_quit(struct conn *c)
 {
-	(void)words;
-	(void)n;
 	c->closing = true;
 }
 
-static void do_stats(struct conn *c, char **words, int n)
+/* The connections are those of this worker; the limit is the heap's, which tgctl status tells. */
+static void do_stats(struct conn *c)
 {
+	static const char *const names[] = { "curr_items", "bytes", "total_items", "cmd_get", "get_hits", "cmd_set",
+					     "evictions" };
+	bool reset = c->n_words > 1 && strcmp(c->words[1], "reset") == 0;
 	uint64_t s[TABLE_N_STATS];
-	bool reset = n > 1 && strcmp(words[1], "reset") == 0;
 
-	if (n > 1 && !reset) {
+	if (c->n_words > 1 && !reset) {
 		reply(c, "ERROR");
 		return;
 	}
-	table_stats(worker.table, reset, s);
+	table_stats(table, reset, s);
 	if (reset) {
 		reply(c, "RESET");
 		return;
 	}
-	/* The connections are those of this worker, and the limit is the heap's: see tgctl status. */
-	evbuffer_add_printf(c->out, "STAT pid %d\r\nSTAT uptime %lld\r\nSTAT time %lld\r\nSTAT version %s\r\n"
-		"STAT pointer_size %d\r\nSTAT curr_connections %" PRIu64 "\r\n", (int)getpid(),
-		(long long)(time(NULL) - worker.started), (long long)time(NULL), CACHED_VERSION,
-		(int)sizeof(void *) * 8, worker.n_conns);
-	evbuffer_add_printf(c->out, "STAT cmd_get %" PRIu64 "\r\nSTAT cmd_set %" PRIu64 "\r\nSTAT get_hits %" PRIu64
-		"\r\nSTAT get_misses %" PRIu64 "\r\nSTAT limit_maxbytes 0\r\nSTAT threads %d\r\nSTAT bytes %" PRIu64
-		"\r\nSTAT curr_items %" PRIu64 "\r\nSTAT total_items %" PRIu64 "\r\nSTAT evictions %" PRIu64 "\r\nEND\r\n",
-		s[TABLE_GETS], s[TABLE_SETS], s[TABLE_HITS], s[TABLE_GETS] - s[TABLE_HITS], worker.n_workers,
-		s[TABLE_BYTES], s[TABLE_ITEMS], s[TABLE_TOTAL_ITEMS], s[TABLE_EVICTIONS]);
+	evbuffer_add_printf(c->out, "STAT pid %d\r\nSTAT uptime %" PRId64 "\r\nSTAT time %" PRId64 "\r\n"
+			    "STAT version %s\r\nSTAT curr_connections %" PRIu64 "\r\nSTAT threads %d\r\n",
+			    (int)getpid(), (int64_t)(time(NULL) - started), (int64_t)time(NULL), tg_version(), n_conns,
+			    threads);
+	for (int i = 0; i < TABLE_N_STATS; i++)
+		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], s[i]);
+	evbuffer_add_printf(c->out, "STAT get_misses %" PRIu64 "\r\nSTAT limit_maxbytes 0\r\nEND\r\n",
+			    s[TABLE_GETS] - s[TABLE_HITS]);
 }
 
-/* The commands but the gets, with how many words they may have. */
-static const struct {
+/* The commands but the gets, with how many words each has. */
+static const struct command {
 	const char *name;
 	int min, max;
-	bool noreply; /* the last word may be "noreply" */
-	void (*run)(struct conn *c, char **words, int n);
+	bool on_key; /* the second word is a key */
+	void (*run)(struct conn *c);
 } commands[] = {
-	{ "set", 5, 6, true, do_store },       { "add", 5, 6, true, do_store },
-	{ "replace", 5, 6, true, do_store },   { "append", 5, 6, true, do_store },
-	{ "prepend", 5, 6, true, do_store },   { "cas", 6, 7, true, do_store },
-	{ "incr", 3, 4, true, do_count },      { "decr", 3, 4, true, do_count },
-	{ "delete", 2, 4, true, do_delete },   { "touch", 3, 4, true, do_touch },
-	{ "flush_all", 1, 3, true, do_flush }, { "verbosity", 2, 3, true, do_verbosity },
+	{ "set", 5, 6, true, do_store },      { "add", 5, 6, true, do_store },
+	{ "replace", 5, 6, true, do_store },  { "append", 5, 6, true, do_store },
+	{ "prepend", 5, 6, true, do_store },  { "cas", 6, 7, true, do_store },
+	{ "incr", 3, 4, true, do_count },     { "decr", 3, 4, true, do_count },
+	{ "delete", 2, 4, true, do_delete },  { "touch", 3, 4, true, do_touch },
+	{ "flush_all", 1, 3, false, do_flush }, { "verbosity", 2, 3, false, do_verbosity },
 	{ "version", 1, 99, false, do_version }, { "quit", 1, 99, false, do_quit },
-	{ "stats", 1, 99, false, do_stats },
+	{ "stats", 1, 99, false, do_stats },  { NULL, 0, 0, false, NULL },
 };
 
 /* Works off one line, which ends in a zero byte.  False: not done yet, see do_get. */
 static bool do_line(struct conn *c, char *line)
 {
-	char *words[MAX_WORDS], *word = line + strspn(line, " ");
-	size_t n_first = strcspn(word, " ");
-	int n = 0;
+	char *word = line + strspn(line, " ");
+	size_t n = strcspn(word, " ");
+	const struct command *command = commands;
+	char *last = "";
 
 	c->noreply = false;
-	if (word[0] == 'g' && (n_first == 3 || n_first == 4) && (word[1] == 'e' || word[1] == 'a') && word[2] == 't' &&
-	    (n_first == 3 || word[3] == 's'))
-		return do_get(c, line, word + n_first);
-	for (; *word; word += strspn(word, " ")) {
-		words[n < MAX_WORDS ? n : MAX_WORDS - 1] = word;
-		n++;
+	if ((n == 3 || (n == 4 && word[3] == 's')) && (strncmp(word, "get", 3) == 0 || strncmp(word, "gat", 3) == 0))
+		return do_get(c, line, word + n, word[1] == 'a');
+	for (c->n_words = 0; *word; word += strspn(word, " ")) {
+		last = word;
+		if (c->n_words++ < MAX_WORDS)
+			c->words[c->n_words - 1] = word;
 		word += strcspn(word, " ");
 		if (*word)
 			*word++ = '\0';
 	}
-	for (size_t i = 0; n > 0 && i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (strcmp(words[0], commands[i].name) != 0 || n < commands[i].min || n > commands[i].max)
-			continue;
-		c->noreply = commands[i].noreply && n > 1 && strcmp(words[n - 1], "noreply") == 0;
-		commands[i].run(c, words, n);
+	while (command->name && c->n_words && strcmp(c->words[0], command->name) != 0)
+		command++;
+	if (!c->n_words || c->n_words < command->min || c->n_words > command->max) {
+		c->closing = strncmp(last, "HTTP/", 5) == 0; /* what a browser sends must not be taken for commands */
+		reply(c, "ERROR");
 		return true;
 	}
-	if (n > 0 && n <= MAX_WORDS && strncmp(words[n - 1], "HTTP/", 5) == 0)
-		c->closing = true; /* a browser's request must not be taken for commands */
+	c->noreply = command->max < 99 && strcmp(last, "noreply") == 0;
+	if (command->on_key && strlen(c->words[1]) > TABLE_KEY_MAX)
+		reply(c, BAD_FORMAT);
 	else
-		reply(c, "ERROR");
+		command->run(c);
 	return true;
 }
 
-/* Does the next thing that the input has.  False: that is not complete yet, or the output is full. */
+/* Does the next thing in the input.  False: it is not complete yet, or the output is full. */
 static bool step(struct conn *c)
 {
 	size_t n = evbuffer_get_length(c->in);
@@ -356,24 +339,25 @@ static bool step(struct conn *c)
 	char *line;
 	bool done;
 
+	n_steps++;
 	if (c->swallow) {
 		n = n < c->swallow ? n : c->swallow;
 		evbuffer_drain(c->in, n);
 		c->swallow -= n;
 		return c->swallow == 0;
 	}
+	if (c->want && n < c->want)
+		return false;
 	if (c->want) {
-		if (n < c->want)
-			return false;
-		store_data(c);
+		store_value(c);
 		return true;
 	}
 	end = evbuffer_search(c->in, "\n", 1, NULL);
 	if (end.pos < 0) {
-		if (n > LINE_MAX_PLAIN) {
-			line = (char *)evbuffer_pullup(c->in, LINE_MAX_PLAIN);
+		if (n > PLAIN_LINE_MAX) {
+			line = (char *)evbuffer_pullup(c->in, PLAIN_LINE_MAX);
 			line += strspn(line, " ");
-			c->closing = n > LINE_MAX_GET || (strncmp(line, "get ", 4) && strncmp(line, "gets ", 5));
+			c->closing = n > GET_LINE_MAX || (strncmp(line, "get ", 4) && strncmp(line, "gets ", 5));
 		}
 		return false;
 	}
@@ -383,29 +367,17 @@ static bool step(struct conn *c)
 	line[end.pos] = '\n';
 	if (done)
 		evbuffer_drain(c->in, (size_t)end.pos + 1);
-	worker.n_commands++;
 	return done;
 }
 
-static void conn_free(struct conn *c)
-{
-	event_free(c->readable);
-	event_free(c->writable);
-	evbuffer_free(c->in);
-	evbuffer_free(c->out);
-	close(c->fd);
-	free(c);
-	worker.n_conns--;
-}
-
-static bool receive(struct conn *c)
+static bool receive(struct conn *c, int fd)
 {
 	struct evbuffer_iovec room;
 	ssize_t n;
 
 	if (evbuffer_reserve_space(c->in, READ_SIZE, &room, 1) < 1)
 		return false;
-	n = recv(c->fd, room.iov_base, room.iov_len, 0);
+	n = recv(fd, room.iov_base, room.iov_len, 0);
 	room.iov_len = n > 0 ? (size_t)n : 0;
 	evbuffer_commit_space(c->in, &room, 1);
 	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
@@ -416,22 +388,25 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 	struct conn *c = arg;
 	int turns = 0;
 
-	if ((what & EV_READ) && !receive(c)) {
-		conn_free(c);
-		return;
-	}
+	c->closing = (what & EV_READ) && !receive(c, fd);
 	while (turns < COMMANDS_A_TURN && !c->closing && evbuffer_get_length(c->out) <= OUT_HIGH && step(c))
 		turns++;
 	if (evbuffer_get_length(c->out) && evbuffer_write(c->out, fd) < 0 && errno != EAGAIN && errno != EINTR)
 		c->closing = true;
 	if (c->closing) {
-		conn_free(c);
+		event_free(c->readable);
+		event_free(c->writable);
+		evbuffer_free(c->in);
+		evbuffer_free(c->out);
+		free(c);
+		close(fd);
+		n_conns--;
 		return;
 	}
 	if (evbuffer_get_length(c->out))
 		event_add(c->writable, NULL);
 	else if (turns == COMMANDS_A_TURN || c->keys_done)
-		event_active(c->writable, EV_WRITE, 0); /* go on when the others had their turn */
+		event_active(c->writable, EV_WRITE, 0); /* go on when the others have had their turn */
 	if (evbuffer_get_length(c->out) > OUT_HIGH)
 		event_del(c->readable);
 	else
@@ -441,71 +416,58 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
 {
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct conn *c = fd < 0 ? NULL : calloc(1, sizeof(*c));
 	int one = 1;
-	struct conn *c;
 
-	(void)what;
-	(void)arg;
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-			event_del(worker.accepting); /* on_second tries again: else this would spin */
-		return;                              /* otherwise: another worker was faster */
+	(void)what, (void)arg;
+	if (!c) {
+		if (fd >= 0)
+			close(fd);
+		else if (errno != EAGAIN && errno != ECONNABORTED) /* EAGAIN: another worker was faster */
+			event_del(accepting); /* out of descriptors: on_second tries again, else this would spin */
+		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	c = calloc(1, sizeof(*c));
-	c->fd = fd;
 	c->in = evbuffer_new();
 	c->out = evbuffer_new();
-	c->readable = event_new(worker.base, fd, EV_READ | EV_PERSIST, on_ready, c);
-	c->writable = event_new(worker.base, fd, EV_WRITE, on_ready, c);
+	c->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_ready, c);
+	c->writable = event_new(base, fd, EV_WRITE, on_ready, c);
 	event_add(c->readable, NULL);
-	worker.n_conns++;
+	n_conns++;
 }
 
+/* Once a second, and at a signal to stop. */
 static void on_second(evutil_socket_t fd, short what, void *arg)
 {
-	(void)fd;
-	(void)what;
-	(void)arg;
-	event_add(worker.accepting, NULL);
-	if (worker.n_commands == worker.n_commands_before)
+	(void)fd, (void)arg;
+	if (what & EV_SIGNAL)
+		event_base_loopbreak(base);
+	event_add(accepting, NULL);
+	if (n_steps == n_steps_before)
 		tg_trim(); /* idle: what we only cache may help a busy worker */
-	worker.n_commands_before = worker.n_commands;
+	n_steps_before = n_steps;
 }
 
-static void on_stop(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-	event_base_loopbreak(worker.base);
-}
-
-int worker_run(int listen_fd, int n_workers)
+int cached_worker(int listen_fd, int n_workers)
 {
 	struct tg_options options = { .size = sizeof(options), .name = "tgcached" };
-	struct timeval second = { .tv_sec = 1 };
 	int r = tg_attach(&options);
 
-	if (r < 0) {
-		fprintf(stderr, "tgcached: worker cannot attach to the shared heap: %s\n", strerror(-r));
+	table = r < 0 ? NULL : table_open();
+	if (!table) {
+		fprintf(stderr, "tgcached: worker cannot use the shared heap: %s\n", strerror(r < 0 ? -r : errno));
 		return 1;
 	}
 	signal(SIGPIPE, SIG_IGN);
-	worker.table = table_open();
-	worker.base = event_base_new();
-	if (!worker.table || !worker.base) {
-		fprintf(stderr, "tgcached: worker cannot start: %s\n", strerror(errno));
-		return 1;
-	}
-	worker.started = time(NULL);
-	worker.n_workers = n_workers;
-	event_add(evsignal_new(worker.base, SIGTERM, on_stop, NULL), NULL);
-	event_add(evsignal_new(worker.base, SIGINT, on_stop, NULL), NULL);
-	event_add(event_new(worker.base, -1, EV_PERSIST, on_second, NULL), &second);
-	worker.accepting = event_new(worker.base, listen_fd, EV_READ | EV_PERSIST, on_accept, NULL);
-	event_add(worker.accepting, NULL);
-	event_base_dispatch(worker.base);
+	started = time(NULL);
+	threads = n_workers;
+	base = event_base_new();
+	event_add(evsignal_new(base, SIGTERM, on_second, NULL), NULL);
+	event_add(evsignal_new(base, SIGINT, on_second, NULL), NULL);
+	event_add(event_new(base, -1, EV_PERSIST, on_second, NULL), &(struct timeval){ .tv_sec = 1 });
+	accepting = event_new(base, listen_fd, EV_READ | EV_PERSIST, on_accept, NULL);
+	event_add(accepting, NULL);
+	event_base_dispatch(base);
 	tg_detach();
 	return 0;
 }
