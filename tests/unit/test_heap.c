@@ -241,7 +241,7 @@ static void a_span_of_every_class_is_whole_and_zero(void)
 	unsigned slot = open_slot(client), class;
 	uint64_t pages = 0, i;
 
-	for (class = 2; class <= TGS_CLASS_TINY; class ++) {
+	for (class = 2; class <= TGS_CLASS_TINY; class++) {
 		struct tgd_grant grant = get_span(client, slot, class);
 		struct tgs_span span = span_at(grant.page);
 		const uint8_t *bytes = tgs_page_address(view, grant.page);
@@ -318,7 +318,7 @@ static void an_empty_span_is_free_memory_whatever_was_scribbled_there(void)
 	unsigned slot = open_slot(client);
 	struct tgd_grant grant = get_span(client, slot, 30);
 
-	/* Class 30 has 12 slots.  Bits of no slot, a published bit of nothing, a flag. */
+	/* Class 30 has 10 slots.  Bits of no slot, a published bit of nothing, a flag. */
 	view->records[grant.page].unit.taken = UINT64_C(1) << 60;
 	view->records[grant.page].unit.published = 2;
 	view->records[grant.page].flags = 1;
@@ -425,11 +425,11 @@ static void frees_by_others_make_room_before_a_refusal(void)
 
 	CU_ASSERT_EQUAL(tgd_heap_set_limit(heap, PAGE), 0);
 	page = get_span(client, slot, 30).page;
-	take_objects(page, 12);
+	take_objects(page, 10);
 	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
 	CU_ASSERT_EQUAL(owner_of(page), TGS_SLOT_CENTRAL);
 	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, other, thread, 5, 1, &grant, &n), -ENOMEM);
-	for (n = 0; n < 12; n++)
+	for (n = 0; n < 10; n++)
 		remote_free(thread, page, n);
 	CU_ASSERT_EQUAL(get_span(other, thread, 5).page, page);
 }
@@ -525,7 +525,7 @@ static void every_byte_that_a_client_may_touch_has_memory(void)
 	unsigned slot = open_slot(client), class;
 	struct stat before, after;
 
-	for (class = 2; class <= TGS_CLASS_TINY; class ++) {
+	for (class = 2; class <= TGS_CLASS_TINY; class++) {
 		uint64_t page = get_span(client, slot, class).page;
 		unsigned n_slots = span_at(page).n_slots, i;
 
@@ -558,8 +558,8 @@ static void classes_and_spans_count_objects(void)
 	tgd_heap_classes(heap, classes);
 	CU_ASSERT_EQUAL(classes[30].spans, 1);
 	CU_ASSERT_EQUAL(classes[30].objects, 4);
-	CU_ASSERT_EQUAL(classes[30].slots, 12);
-	CU_ASSERT_EQUAL(classes[30].object_bytes, 4 * 640);
+	CU_ASSERT_EQUAL(classes[30].slots, 10);
+	CU_ASSERT_EQUAL(classes[30].object_bytes, 4 * 768);
 	CU_ASSERT_EQUAL(classes[0].object_bytes, 9 * PAGE);
 	CU_ASSERT_EQUAL(classes[0].span_bytes, 9 * PAGE);
 	CU_ASSERT(tgd_heap_span_from(heap, 0, &info));
@@ -668,7 +668,7 @@ static void ten_thousand_random_steps_leave_the_books_right(void)
 			if (tgd_heap_get_spans(heap, client[s % 2], slot[s], class, 1, &grant, &n) <
 			    0)
 				continue;
-			for (n = 0; n < span_at(grant.page).n_slots; n += 1 + random % 7)
+			for (n = 0; n < span_at(grant.page).n_slots; n += 1 + (unsigned)random % 7)
 				take_object(grant.page, n);
 			held[n_held].page = grant.page;
 			held[n_held++].slot = s;

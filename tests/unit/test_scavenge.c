@@ -1,0 +1,221 @@
+/* test_scavenge: which idle pages go back to the kernel, in which order, and how many stay.  Time is a number that the
+ * tests move on.
+ */
+#include "tests/support/heap.h"
+#include "tests/support/runner.h"
+
+static uint32_t client;
+static unsigned slot;
+
+static void one_client(void)
+{
+	start_heap(256 * MIB, 0);
+	client = add_client(0);
+	slot = open_slot(client);
+}
+
+static uint64_t idle_pages(void)
+{
+	return status().idle_bytes / PAGE;
+}
+
+static void nothing_idle_is_nothing_to_do(void)
+{
+	CU_ASSERT_EQUAL(tgd_heap_work(heap, 1000), -1);
+	(void)get_large(client, slot, 100);
+	CU_ASSERT_EQUAL(tgd_heap_work(heap, 100000), -1);
+	CU_ASSERT_EQUAL(status().scavenged_bytes, 0);
+}
+
+static void a_tenth_over_the_recent_peak_is_kept(void)
+{
+	uint64_t page = get_large(client, slot, 1000).page;
+	struct tgd_grant grant;
+
+	/* In use 900, peak 1000: idle pages up to 1100 - 900 stay. */
+	CU_ASSERT_EQUAL(tgd_heap_work(heap, 1000), -1);
+	CU_ASSERT_EQUAL(tgd_heap_resize(heap, client, slot, page, 900, &grant), 0);
+	CU_ASSERT(tgd_heap_work(heap, 1001) > 0);
+	CU_ASSERT_EQUAL(idle_pages(), 100);
+	CU_ASSERT_EQUAL(status().scavenged_bytes, 0);
+}
+
+static void the_peak_decays_and_then_the_excess_goes(void)
+{
+	uint64_t page = get_large(client, slot, 1000).page, now, goal;
+	struct tgd_grant grant;
+	int wait;
+
+	CU_ASSERT_EQUAL(tgd_heap_work(heap, 1000), -1);
+	CU_ASSERT_EQUAL(tgd_heap_resize(heap, client, slot, page, 500, &grant), 0);
+	/* After a second the peak is 875 and the goal 962, after two 781 and 859: see scavenge.h. */
+	for (now = 2000; now < 2100; now++)
+		(void)tgd_heap_work(heap, now);
+	goal = 875 + 87;
+	CU_ASSERT(500 + idle_pages() <= goal + 7);
+	CU_ASSERT(500 + idle_pages() >= goal);
+	for (; now < 100000; now += (uint64_t)wait) {
+		wait = tgd_heap_work(heap, now);
+		CU_ASSERT_NOT_EQUAL(wait, 0);
+		if (wait < 0)
+			break;
+	}
+	CU_ASSERT_EQUAL(wait, -1);
+	CU_ASSERT_EQUAL(idle_pages(), 50);
+}
+
+static void all_goes_when_nothing_has_been_in_use_for_long(void)
+{
+	uint64_t page = get_large(client, slot, 5000).page, resident;
+
+	resident = status().resident_bytes;
+	CU_ASSERT(resident >= 5000 * PAGE);
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	work(100000);
+	CU_ASSERT_EQUAL(idle_pages(), 0);
+	CU_ASSERT_EQUAL(status().scavenged_bytes, 5000 * PAGE);
+	CU_ASSERT(status().resident_bytes <= resident - 5000 * PAGE);
+}
+
+static void a_slice_is_bounded(void)
+{
+	uint64_t page = get_large(client, slot, 5000).page, before;
+	uint64_t now = 10 * 1000 * 1000;
+
+	CU_ASSERT_EQUAL(tgd_heap_work(heap, 1), -1);
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	/* So late that the peak is all the way down. */
+	before = idle_pages();
+	CU_ASSERT(tgd_heap_work(heap, now) > 0);
+	CU_ASSERT_EQUAL(before - idle_pages(), 128);
+	/* It rests. */
+	before = idle_pages();
+	CU_ASSERT(tgd_heap_work(heap, now) > 0);
+	CU_ASSERT_EQUAL(idle_pages(), before);
+}
+
+static void the_highest_pages_go_first(void)
+{
+	uint64_t low = get_large(client, slot, 1000).page, wall, high;
+	uint64_t n_pages, per_cell;
+	struct tgd_map_cell cell[3];
+
+	wall = get_large(client, slot, 1).page;
+	high = get_large(client, slot, 1000).page;
+	CU_ASSERT(low < wall && wall < high);
+	CU_ASSERT_EQUAL(put_span(client, slot, low), 0);
+	CU_ASSERT_EQUAL(put_span(client, slot, high), 0);
+	(void)tgd_heap_work(heap, 1000);
+	(void)tgd_heap_work(heap, 1000000);
+	CU_ASSERT_EQUAL(tgd_heap_map(heap, 2, cell, &n_pages, &per_cell), 2);
+	CU_ASSERT_EQUAL(cell[0].returned, 0);
+	CU_ASSERT_EQUAL(cell[1].returned, 128);
+}
+
+static void punched_pages_are_zero_and_work_again(void)
+{
+	uint64_t page = get_large(client, slot, 64).page, again, i, sum = 0;
+
+	for (i = 0; i < 64; i++)
+		*tgs_page_address(view, page + i) = 1;
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	CU_ASSERT(tgd_heap_trim(heap) >= 64 * PAGE);
+	again = get_large(client, slot, 64).page;
+	CU_ASSERT_EQUAL(again, page);
+	for (i = 0; i < 64; i++)
+		sum += *tgs_page_address(view, page + i);
+	CU_ASSERT_EQUAL(sum, 0);
+}
+
+static void state_of_free_pages_goes_with_them(void)
+{
+	enum { SPANS = 256 };
+	struct tgd_grant grant[SPANS];
+	uint64_t pages[SPANS], empty, full;
+	unsigned n, i;
+
+	/* A first span, so that what the heap needs anyway is there. */
+	pages[0] = get_span(client, slot, TGS_CLASS_TINY).page;
+	empty = status().resident_bytes;
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, TGS_CLASS_TINY, SPANS, grant, &n), 0);
+	CU_ASSERT_EQUAL_FATAL(n, SPANS);
+	full = status().resident_bytes;
+	/* A tiny span has 5 KiB of state. */
+	CU_ASSERT(full - empty >= SPANS * (PAGE + 5 * 1024));
+	for (i = 0; i < n; i++) {
+		pages[i] = grant[i].page;
+		take_objects(pages[i], 100);
+		while (span_at(pages[i]).owner == slot && tgs_span_live(view, &(struct tgs_span){
+					.page = pages[i], .class = TGS_CLASS_TINY, .n_slots = PAGE }))
+			drop_object(pages[i], tgs_span_live(view, &(struct tgs_span){
+					.page = pages[i], .class = TGS_CLASS_TINY, .n_slots = PAGE }) - 1);
+	}
+	CU_ASSERT_EQUAL(tgd_heap_put_spans(heap, client, slot, pages, n), 0);
+	CU_ASSERT(tgd_heap_trim(heap) >= SPANS * (PAGE + 5 * 1024) - 8192);
+	/* But for blocks that they share with pages in use. */
+	CU_ASSERT(status().resident_bytes <= empty + 4 * 4096);
+	(void)checked();
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, TGS_CLASS_TINY, SPANS, grant, &n), 0);
+	CU_ASSERT_EQUAL(n, SPANS);
+	CU_ASSERT_EQUAL(status().resident_bytes, full);
+}
+
+static void state_next_to_a_span_in_use_stays(void)
+{
+	uint64_t kept, gone;
+	uint8_t *state;
+
+	/* Two dense spans, whose state shares one block of 4 KiB. */
+	gone = get_span(client, slot, 2).page;
+	kept = get_span(client, slot, 2).page;
+	CU_ASSERT_EQUAL(gone * 256 / 4096, kept * 256 / 4096);
+	take_objects(kept, 512);
+	state = (uint8_t *)&view->dense[kept * 8];
+	CU_ASSERT_EQUAL(state[0], 0xff);
+	CU_ASSERT_EQUAL(put_span(client, slot, gone), 0);
+	(void)tgd_heap_trim(heap);
+	CU_ASSERT_EQUAL(state[0], 0xff);
+	CU_ASSERT_EQUAL(checked().objects, 512);
+}
+
+static void growth_beyond_the_limit_takes_idle_pages_back_at_once(void)
+{
+	uint64_t page, wall;
+
+	CU_ASSERT_EQUAL(tgd_heap_set_limit(heap, 1000 * PAGE), 0);
+	page = get_large(client, slot, 600).page;
+	wall = get_large(client, slot, 1).page;
+	CU_ASSERT_EQUAL(wall, page + 600);
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	CU_ASSERT_EQUAL(idle_pages(), 600);
+	/* It does not fit into the idle pages, so it gets others; all together stay under the limit. */
+	(void)get_large(client, slot, 700);
+	CU_ASSERT_EQUAL(status().span_bytes, 701 * PAGE);
+	CU_ASSERT(701 + idle_pages() <= 1000);
+}
+
+static CU_TestInfo scavenge[] = {
+	{ "nothing idle is nothing to do", nothing_idle_is_nothing_to_do },
+	{ "a tenth over the recent peak is kept", a_tenth_over_the_recent_peak_is_kept },
+	{ "the peak decays, and then the excess goes", the_peak_decays_and_then_the_excess_goes },
+	{ "all goes when nothing has been in use for long",
+	  all_goes_when_nothing_has_been_in_use_for_long },
+	{ "a slice is bounded", a_slice_is_bounded },
+	{ "the highest pages go first", the_highest_pages_go_first },
+	{ "punched pages are zero and work again", punched_pages_are_zero_and_work_again },
+	{ "state of free pages goes with them", state_of_free_pages_goes_with_them },
+	{ "state next to a span in use stays", state_next_to_a_span_in_use_stays },
+	{ "growth beyond the limit takes idle pages back at once",
+	  growth_beyond_the_limit_takes_idle_pages_back_at_once },
+	CU_TEST_INFO_NULL,
+};
+
+static CU_SuiteInfo suites[] = {
+	{ "scavenge", NULL, NULL, one_client, end_heap, scavenge },
+	CU_SUITE_INFO_NULL,
+};
+
+int main(void)
+{
+	return tgt_run("scavenge", suites);
+}
