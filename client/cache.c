@@ -51,45 +51,45 @@ static unsigned n_slots(unsigned class)
 	return class == TGS_CLASS_TINY ? TGS_PAGE_SIZE / 16 : tgs_classes[class].n_slots;
 }
 
-static void list_add_head(struct tgc_bin *bin, struct tgc_span *span)
+static void list_add_head(struct tgc_supply *supply, struct tgc_span *span)
 {
 	span->prev = NULL;
-	span->next = bin->head;
-	if (bin->head)
-		bin->head->prev = span;
+	span->next = supply->head;
+	if (supply->head)
+		supply->head->prev = span;
 	else
-		bin->tail = span;
-	bin->head = span;
+		supply->tail = span;
+	supply->head = span;
 }
 
-static void list_add_tail(struct tgc_bin *bin, struct tgc_span *span)
+static void list_add_tail(struct tgc_supply *supply, struct tgc_span *span)
 {
 	span->next = NULL;
-	span->prev = bin->tail;
-	if (bin->tail)
-		bin->tail->next = span;
+	span->prev = supply->tail;
+	if (supply->tail)
+		supply->tail->next = span;
 	else
-		bin->head = span;
-	bin->tail = span;
+		supply->head = span;
+	supply->tail = span;
 }
 
-static void list_remove(struct tgc_bin *bin, struct tgc_span *span)
+static void list_remove(struct tgc_supply *supply, struct tgc_span *span)
 {
 	if (span->prev)
 		span->prev->next = span->next;
 	else
-		bin->head = span->next;
+		supply->head = span->next;
 	if (span->next)
 		span->next->prev = span->prev;
 	else
-		bin->tail = span->prev;
+		supply->tail = span->prev;
 	span->next = span->prev = NULL;
 }
 
 /* Puts a span that is not current where it belongs, by `used` and `room`. */
 static void span_place(struct tgc_cache *cache, struct tgc_span *span)
 {
-	struct tgc_bin *bin = &cache->bins[span->class];
+	struct tgc_supply *supply = &cache->supply[span->class];
 
 	if (span->room == 0) {
 		span->place = TGC_SPAN_FULL;
@@ -97,20 +97,25 @@ static void span_place(struct tgc_cache *cache, struct tgc_span *span)
 	}
 	span->place = TGC_SPAN_LISTED;
 	if (span->used == 0) {
-		list_add_tail(bin, span);
-		bin->n_empty++;
+		list_add_tail(supply, span);
+		supply->n_empty++;
+		cache->empty_pages += tgs_classes[span->class].n_pages;
 	} else {
-		list_add_head(bin, span);
+		list_add_head(supply, span);
 	}
 }
 
 static void span_unlist(struct tgc_cache *cache, struct tgc_span *span)
 {
-	struct tgc_bin *bin = &cache->bins[span->class];
+	struct tgc_supply *supply = &cache->supply[span->class];
 
-	list_remove(bin, span);
-	if (span->used == 0)
-		bin->n_empty--;
+	list_remove(supply, span);
+	if (span->used == 0) {
+		supply->n_empty--;
+		cache->empty_pages -= tgs_classes[span->class].n_pages;
+		if (supply->n_empty < supply->low)
+			supply->low = supply->n_empty;
+	}
 	span->place = TGC_SPAN_FULL;
 }
 
@@ -222,7 +227,7 @@ static bool load_unit(struct tgc_cache *cache, struct tgc_bin *bin, unsigned uni
 	bin->free = unit_free(cache, span->class, page, unit);
 	bin->zero = span->zero & bit ? bin->free : 0;
 	span->zero &= ~bit;
-	bin->unit = (uint8_t)unit;
+	bin->unit = unit;
 	bin->size = tiny ? 16 : info->size;
 	bin->taken = tgs_taken_word(&tgc_heap, info->kind, page, tiny ? unit * 16 : unit);
 	bin->address = tgs_page_address(&tgc_heap, page) + (size_t)unit * 64 * bin->size;
@@ -253,9 +258,9 @@ bool tgc_bin_next(struct tgc_cache *cache, unsigned class)
 				return true;
 		}
 		drop_current(cache, bin);
-		if (!bin->head)
+		if (!cache->supply[class].head)
 			return false;
-		bin->span = bin->head;
+		bin->span = cache->supply[class].head;
 		span_unlist(cache, bin->span);
 		bin->span->place = TGC_SPAN_CURRENT;
 	}
@@ -331,7 +336,7 @@ void tgc_cache_drain(struct tgc_cache *cache)
 	}
 	cache->draining = false;
 	for (class = 1; any && class < TGS_CLASSES_ALL; class++) {
-		if (cache->bins[class].n_empty != 0)
+		if (cache->supply[class].n_empty != 0)
 			tgc_return_some(cache, class);
 	}
 }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "client/process.h"
+#include "client/rpc.h"
 #include "shm/base.h"
 #include "shm/layout.h"
 #include "shm/sizeclass.h"
@@ -43,18 +44,38 @@ struct tgc_span {
 	uint8_t reserved[6];
 };
 
-/* One class.  A cache line. */
+/* One class, as malloc and free see it.  A cache line. */
 struct tgc_bin {
 	uint64_t free;                 /* free slots of the current unit */
 	_Atomic uint64_t *taken;       /* its taken word; tiny: the first of its 16 */
 	uint8_t *address;              /* of the unit's slot 0 */
 	uint64_t zero;                 /* of `free`: slots whose memory is known to be zero */
 	struct tgc_span *span;         /* current; NULL: none */
-	struct tgc_span *head, *tail;  /* spans with room */
 	uint32_t size;                 /* bytes of a slot; tiny: of a block */
-	uint16_t n_empty;              /* spans in the list that hold nothing */
-	uint8_t unit;                  /* current unit (tiny: group) */
-	uint8_t batch;                 /* log2 of how many spans to ask for next */
+	uint32_t unit;                 /* current unit (tiny: group) */
+	uint64_t reserved[2];
+};
+
+/* One class, as refilling sees it: the spans with room, and how they come and go. */
+struct tgc_supply {
+	struct tgc_span *head, *tail;  /* partly used ones first, empty ones last */
+	uint32_t n_empty;              /* spans in the list that hold nothing */
+	uint32_t low;                  /* fewest of them since `since`: so many nobody has needed */
+	uint32_t since;                /* coarse milliseconds */
+	uint32_t batch;                /* log2 of how many spans to ask for next */
+};
+
+#define TGC_PREFETCH_MAX 128u
+
+/* Spans asked for ahead of need; client/prefetch.c. */
+struct tgc_prefetch {
+	struct tgc_post post;
+	uint32_t class;                /* 0: none asked for */
+	uint32_t n;                    /* what came; under the connection's lock until collected */
+	struct {
+		uint64_t page;
+		bool zero;
+	} grants[TGC_PREFETCH_MAX];
 };
 
 /* The block that tiny objects go into at the moment. */
@@ -73,7 +94,10 @@ struct tgc_cache {
 	struct tgs_slot *slot;
 	struct tgc_tiny tiny;
 	struct tgc_bin bins[TGS_CLASSES_ALL];
+	struct tgc_supply supply[TGS_CLASSES_ALL];
+	uint64_t empty_pages;          /* in the lists' empty spans */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
+	struct tgc_prefetch prefetch;
 	struct tgc_cache *next_idle;
 	struct tgc_cache *next_all;
 	uint64_t trim_seen;            /* tgc_process->trim_request when we last gave back */

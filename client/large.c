@@ -2,7 +2,7 @@
  *
  * A freed large span is kept for the next object of about its size, most recently freed first; beyond a number and an
  * amount, those freed longest ago go back to the daemon.  Under the lock only: `tgc_process->large`, a cache like a
- * thread's whose bin 0 lists the idle spans (head: freed last).
+ * thread's whose class 0 lists the idle spans (head: freed last).
  */
 #include <errno.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 #define IDLE_SPANS_MAX 64u
 #define IDLE_PAGES_MAX ((UINT64_C(64) << 20) / TGS_PAGE_SIZE)
 
-static uint64_t idle_pages;           /* in bin 0's list; under large_lock; means nothing while there is no large cache */
+static uint64_t idle_pages;           /* in class 0's list; under large_lock; means nothing while there is no large cache */
 
 static struct tgc_cache *lock_large(void)
 {
@@ -37,49 +37,49 @@ static void unlock_large(void)
 
 static void idle_add(struct tgc_cache *cache, struct tgc_span *span)
 {
-	struct tgc_bin *bin = &cache->bins[0];
+	struct tgc_supply *idle = &cache->supply[0];
 
 	span->place = TGC_SPAN_LARGE_IDLE;
 	span->prev = NULL;
-	span->next = bin->head;
-	if (bin->head)
-		bin->head->prev = span;
+	span->next = idle->head;
+	if (idle->head)
+		idle->head->prev = span;
 	else
-		bin->tail = span;
-	bin->head = span;
-	bin->n_empty++;
+		idle->tail = span;
+	idle->head = span;
+	idle->n_empty++;
 	idle_pages += span->n_pages;
 }
 
 static void idle_remove(struct tgc_cache *cache, struct tgc_span *span)
 {
-	struct tgc_bin *bin = &cache->bins[0];
+	struct tgc_supply *idle = &cache->supply[0];
 
 	if (span->prev)
 		span->prev->next = span->next;
 	else
-		bin->head = span->next;
+		idle->head = span->next;
 	if (span->next)
 		span->next->prev = span->prev;
 	else
-		bin->tail = span->prev;
+		idle->tail = span->prev;
 	span->next = span->prev = NULL;
 	span->place = TGC_SPAN_LARGE;
-	bin->n_empty--;
+	idle->n_empty--;
 	idle_pages -= span->n_pages;
 }
 
 /* Gives idle spans back, oldest first, until the rest is within bounds. */
 static void idle_shrink(struct tgc_cache *cache, unsigned spans_max, uint64_t pages_max)
 {
-	struct tgc_bin *bin = &cache->bins[0];
+	struct tgc_supply *idle = &cache->supply[0];
 
-	while (bin->tail && (bin->n_empty > spans_max || idle_pages > pages_max)) {
+	while (idle->tail && (idle->n_empty > spans_max || idle_pages > pages_max)) {
 		uint64_t pages[32];
 		size_t n = 0;
 
-		while (bin->tail && n < TGS_ARRAY_LEN(pages) && (bin->n_empty > spans_max || idle_pages > pages_max)) {
-			struct tgc_span *span = bin->tail;
+		while (idle->tail && n < TGS_ARRAY_LEN(pages) && (idle->n_empty > spans_max || idle_pages > pages_max)) {
+			struct tgc_span *span = idle->tail;
 
 			idle_remove(cache, span);
 			pages[n++] = tgc_span_page(span);
@@ -100,7 +100,7 @@ static struct tgc_span *idle_find(struct tgc_cache *cache, uint64_t n_pages, uin
 {
 	struct tgc_span *best = NULL, *span;
 
-	for (span = cache->bins[0].head; span; span = span->next) {
+	for (span = cache->supply[0].head; span; span = span->next) {
 		if (span->n_pages < n_pages || span->n_pages - n_pages > n_pages / 4 ||
 		    (tgc_span_page(span) & (align_pages - 1)) != 0)
 			continue;

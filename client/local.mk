@@ -13,6 +13,8 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/foreign.c \
 	%D%/large.c \
 	%D%/object.c \
+	%D%/prefetch.c \
+	%D%/prefetch.h \
 	%D%/process.c \
 	%D%/process.h \
 	%D%/refill.c \

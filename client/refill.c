@@ -2,46 +2,51 @@
  *
  *   1. the next unit with room of the current span, then of the other spans that the thread holds
  *   2. what other threads and processes have freed of our spans (the dirty bits say which)
- *   3. spans from the daemon, in batches that double while demand lasts
+ *   3. spans from the daemon, in batches that double while demand lasts; while it does, the next batch is asked for when
+ *      the last span of this one is begun (client/prefetch.c)
  *
- * In the other direction, spans that hold nothing are kept, up to twice the last batch, and what is above goes back to
- * the daemon in one message.  In a steady state neither happens.
+ * In the other direction, empty spans are kept for the next rise, since a live set that swings would otherwise cost
+ * messages for ever.  What goes back: what nobody has needed for a second, beyond twice the last batch; and all beyond
+ * that when the thread hoards more than its share of the limit.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "client/cache.h"
+#include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX 7               /* at most 128 spans at a time ... */
+#define BATCH_LOG_MAX 7u                    /* at most 128 spans at a time ... */
 #define BATCH_BYTES_MAX (UINT64_C(1) << 20) /* ... and a megabyte */
+#define PREFETCH_LOG_MIN 4u                 /* demand that has doubled four times lasts */
 #define PUT_MAX 128u
+#define HOARD_MS 1000u
+#define HOARD_BYTES_MAX (UINT64_C(64) << 20)
 
-static uint64_t span_bytes(unsigned class)
+static uint32_t coarse_ms(void)
 {
-	return (uint64_t)tgs_classes[class].n_pages << TGS_PAGE_SHIFT;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 }
 
-static unsigned batch_size(const struct tgc_bin *bin, unsigned class)
+static unsigned batch_size(const struct tgc_supply *supply, unsigned class)
 {
-	return (unsigned)tgs_max(1, tgs_min(1u << bin->batch, BATCH_BYTES_MAX / span_bytes(class)));
+	uint64_t bytes = (uint64_t)tgs_classes[class].n_pages << TGS_PAGE_SHIFT;
+
+	return (unsigned)tgs_max(1, tgs_min(1u << supply->batch, BATCH_BYTES_MAX / bytes));
 }
 
 static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 {
-	Tgd__GetSpans get = TGD__GET_SPANS__INIT;
-	Tgd__Request request = TGD__REQUEST__INIT;
+	struct tgc_get_spans get;
 	const Tgd__Reply *reply;
 	size_t i;
 	int r;
 
-	get.slot = cache->slot_id;
-	get.class_ = class;
-	get.count = count;
-	request.body_case = TGD__REQUEST__BODY_GET_SPANS;
-	request.get_spans = &get;
-
 	tgc_rpc_begin();
-	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SPANS, &reply);
+	r = tgc_rpc_call(tgc_get_spans(&get, cache->slot_id, class, count), TGD__REPLY__BODY_SPANS, &reply);
 	for (i = 0; r == 0 && i < reply->spans->n_spans; i++) {
 		const Tgd__SpanGrant *grant = reply->spans->spans[i];
 
@@ -65,50 +70,62 @@ static void heed_requests(struct tgc_cache *cache)
 	tgc_return_all(cache);
 }
 
-bool tgc_refill(struct tgc_cache *cache, unsigned class)
+/* From the daemon: what was asked for ahead of need, or now.  0 or -errno. */
+static int fetch(struct tgc_cache *cache, unsigned class)
 {
-	struct tgc_bin *bin = &cache->bins[class];
+	struct tgc_supply *supply = &cache->supply[class];
 	int r;
 
-	if (tgc_bin_next(cache, class))
-		return true;
-	tgc_cache_drain(cache);
-	if (tgc_bin_next(cache, class))
-		return true;
-	heed_requests(cache);
-	tgc_foreign_flush(cache);
-	r = get_spans(cache, class, batch_size(bin, class));
+	if (tgc_prefetch_take(cache, class))
+		return 0;
+	r = get_spans(cache, class, batch_size(supply, class));
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
 		tgc_return_all(cache);
 		tgc_large_trim();
-		bin->batch = 0;
-		r = get_spans(cache, class, 1);
+		supply->batch = 0;
+		return get_spans(cache, class, 1);
 	}
-	if (r < 0) {
-		errno = -r;
-		return false;
-	}
-	if (bin->batch < BATCH_LOG_MAX)
-		bin->batch++;
+	if (r == 0 && supply->batch < BATCH_LOG_MAX)
+		supply->batch++;
+	return r;
+}
+
+bool tgc_refill(struct tgc_cache *cache, unsigned class)
+{
+	struct tgc_supply *supply = &cache->supply[class];
+	int r;
+
 	if (!tgc_bin_next(cache, class)) {
-		errno = ENOMEM;
-		return false;
+		tgc_cache_drain(cache);
+		if (!tgc_bin_next(cache, class)) {
+			heed_requests(cache);
+			tgc_foreign_flush(cache);
+			r = fetch(cache, class);
+			if (r == 0 && !tgc_bin_next(cache, class))
+				r = -ENOMEM;
+			if (r < 0) {
+				errno = -r;
+				return false;
+			}
+		}
 	}
+	if (!supply->head && supply->batch >= PREFETCH_LOG_MIN)
+		tgc_prefetch_ask(cache, class, batch_size(supply, class));
 	return true;
 }
 
 /* Takes up to `n` empty spans out of a class and gives them back. */
-static void put_empty(struct tgc_cache *cache, unsigned class, unsigned n)
+static void put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
 {
-	struct tgc_bin *bin = &cache->bins[class];
+	struct tgc_supply *supply = &cache->supply[class];
 	uint64_t pages[PUT_MAX];
 	size_t i;
 
 	while (n > 0) {
-		for (i = 0; i < PUT_MAX && n > 0 && bin->tail && bin->tail->used == 0; i++, n--) {
-			pages[i] = tgc_span_page(bin->tail);
-			tgc_span_remove(cache, bin->tail);
+		for (i = 0; i < PUT_MAX && n > 0 && supply->tail && supply->tail->used == 0; i++, n--) {
+			pages[i] = tgc_span_page(supply->tail);
+			tgc_span_remove(cache, supply->tail);
 		}
 		if (i == 0)
 			return;
@@ -116,23 +133,45 @@ static void put_empty(struct tgc_cache *cache, unsigned class, unsigned n)
 	}
 }
 
+static uint64_t hoard_pages_max(void)
+{
+	uint64_t limit = atomic_load_explicit(&tgc_heap.map->limit_bytes, memory_order_relaxed);
+
+	return tgs_min(HOARD_BYTES_MAX, limit / 32) / TGS_PAGE_SIZE;
+}
+
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
-	struct tgc_bin *bin = &cache->bins[class];
-	unsigned keep = 2 * batch_size(bin, class);
+	struct tgc_supply *supply = &cache->supply[class];
+	uint32_t keep = 2 * batch_size(supply, class);
+	uint32_t surplus, now;
 
-	if (bin->n_empty > keep)
-		put_empty(cache, class, bin->n_empty - keep / 2);
+	if (supply->n_empty <= keep)
+		return;
+	surplus = supply->n_empty - keep;
+	if (cache->empty_pages > hoard_pages_max()) {
+		put_empty(cache, class, surplus);
+		return;
+	}
+	now = coarse_ms();
+	if (now - supply->since < HOARD_MS)
+		return;
+	/* The first look after a quiet time starts the second in which the least is taken. */
+	if (now - supply->since < 2 * HOARD_MS)
+		put_empty(cache, class, (uint32_t)tgs_min(supply->low, surplus));
+	supply->since = now;
+	supply->low = supply->n_empty;
 }
 
 void tgc_return_all(struct tgc_cache *cache)
 {
 	unsigned class;
 
+	tgc_prefetch_settle(cache);
 	tgc_tiny_unload(cache);
 	for (class = 1; class < TGS_CLASSES_ALL; class++) {
 		tgc_bin_unload(cache, class);
-		put_empty(cache, class, cache->bins[class].n_empty);
-		cache->bins[class].batch = 0;
+		put_empty(cache, class, cache->supply[class].n_empty);
+		cache->supply[class].batch = 0;
 	}
 }

@@ -32,6 +32,7 @@ struct tgc_rpc {
 	uint64_t next_id;
 	_Atomic uint64_t messages;
 	_Atomic uint64_t reconnects;
+	struct tgc_post *posts; /* outstanding */
 	struct tgp_arena arena;
 	char why[TGP_TEXT_MAX + 1];
 	int fds[TGP_FDS_MAX]; /* came with the last reply */
@@ -69,8 +70,21 @@ static bool still_ours(void)
 	       st.st_dev == tgc_saved.socket_dev && st.st_ino == tgc_saved.socket_ino;
 }
 
+/* The reply to a posted request has come, or never will. */
+static void take_post(struct tgc_post **where, const Tgd__Reply *reply)
+{
+	struct tgc_post *post = *where;
+
+	*where = post->next;
+	post->next = NULL;
+	post->id = 0;
+	post->take(post, reply);
+}
+
 static void disconnect(void)
 {
+	while (rpc()->posts)
+		take_post(&rpc()->posts, NULL);
 	if (still_ours())
 		close(tgc_saved.socket_fd);
 	tgc_saved.socket_fd = -1;
@@ -164,26 +178,52 @@ static int receive(const Tgd__Reply **ret, int64_t deadline)
 	return r;
 }
 
-/* One exchange on the connection that there is. */
-static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret, int64_t deadline)
+/* Receives one reply; if it is that of a posted request, hands it over, and *ret is NULL. */
+static int receive_any(const Tgd__Reply **ret, int64_t deadline)
+{
+	struct tgc_post **where;
+	int r;
+
+	r = receive(ret, deadline);
+	if (r < 0)
+		return r;
+	for (where = &rpc()->posts; *where; where = &(*where)->next) {
+		if ((*where)->id == (*ret)->id) {
+			take_post(where, *ret);
+			*ret = NULL;
+			break;
+		}
+	}
+	return 0;
+}
+
+static int send_request(Tgd__Request *request, int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
-	const Tgd__Reply *reply = NULL;
 	ssize_t n;
-	int r;
 
 	request->id = ++c->next_id;
 	n = tgp_request_pack(request, c->out, OUT_SIZE);
 	if (n < 0)
 		return (int)n;
 	atomic_fetch_add_explicit(&c->messages, 1, memory_order_relaxed);
-	r = send_all(c->out, (size_t)n, deadline);
+	return send_all(c->out, (size_t)n, deadline);
+}
+
+/* One exchange on the connection that there is. */
+static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret, int64_t deadline)
+{
+	struct tgc_rpc *c = rpc();
+	const Tgd__Reply *reply = NULL;
+	int r;
+
+	r = send_request(request, deadline);
 	if (r < 0 && r != -EPIPE)
 		return r;
 	/* After EPIPE there may still be a reply to read that tells why. */
 	do
-		r = receive(&reply, deadline);
-	while (r == 0 && reply->id != request->id && reply->id != 0);
+		r = receive_any(&reply, deadline);
+	while (r == 0 && (!reply || (reply->id != request->id && reply->id != 0)));
 	if (r < 0)
 		return r;
 	if (reply->error != 0) {
@@ -393,6 +433,34 @@ int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Re
 		return r == -ETIMEDOUT ? -ENOTCONN : r;
 	}
 	return r;
+}
+
+int tgc_rpc_post(Tgd__Request *request, struct tgc_post *post)
+{
+	int r;
+
+	if (!still_ours())
+		return -ENOTCONN;
+	r = send_request(request, now_ms() + tgc_saved.timeout_ms);
+	if (r < 0) {
+		disconnect();
+		return -ENOTCONN;
+	}
+	post->id = request->id;
+	post->next = rpc()->posts;
+	rpc()->posts = post;
+	return 0;
+}
+
+void tgc_rpc_collect(struct tgc_post *post)
+{
+	int64_t deadline = now_ms() + tgc_saved.timeout_ms;
+	const Tgd__Reply *reply;
+
+	while (post->id != 0) {
+		if (!still_ours() || receive_any(&reply, deadline) < 0)
+			disconnect();
+	}
 }
 
 const char *tgc_rpc_why(void)

@@ -19,6 +19,20 @@ void tgc_rpc_end(void);
  * -ENOTCONN (no daemon within the timeout, or it is not the one whose heap we have), -EPROTO. */
 int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret);
 
+/* A request that nobody waits for.  `take` is called once, with its reply, or with NULL if the connection was lost: while
+ * some thread waits for its own reply, or in tgc_rpc_collect; always between begin and end. */
+struct tgc_post {
+	uint64_t id;           /* 0: nothing outstanding */
+	struct tgc_post *next;
+	void (*take)(struct tgc_post *post, const Tgd__Reply *reply);
+};
+
+/* Sends it.  Does not connect: -ENOTCONN, and take is not called. */
+int tgc_rpc_post(Tgd__Request *request, struct tgc_post *post);
+
+/* Waits until `take` has been called. */
+void tgc_rpc_collect(struct tgc_post *post);
+
 /* What the reply to the last failed call said. */
 const char *tgc_rpc_why(void);
 

@@ -11,8 +11,6 @@
 /* Counts one cache.  Its thread may be at work: what is read may be off by what it does meanwhile, no more. */
 static void count_cache(const struct tgc_cache *cache, struct tg_stats *stats)
 {
-	unsigned class;
-
 	if (cache->slot_id == 0)
 		return;
 	stats->threads++;
@@ -20,8 +18,7 @@ static void count_cache(const struct tgc_cache *cache, struct tg_stats *stats)
 	stats->span_bytes += cache->n_pages * TGS_PAGE_SIZE;
 	stats->foreign_frees += atomic_load_explicit(&cache->foreign_frees, memory_order_relaxed);
 	stats->pending_frees += tgc_foreign_pending(cache);
-	for (class = 1; class < TGS_CLASSES_ALL; class++)
-		stats->cached_bytes += (uint64_t)cache->bins[class].n_empty * tgs_classes[class].n_pages * TGS_PAGE_SIZE;
+	stats->cached_bytes += cache->empty_pages * TGS_PAGE_SIZE;
 }
 
 TG_API int tg_stats(struct tg_stats *stats)

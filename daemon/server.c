@@ -397,11 +397,11 @@ struct tgd_server *tgd_server_free(struct tgd_server *server)
 
 	if (server == NULL)
 		return NULL;
+	/* First the name, so that whoever sees its connection end can start another daemon in this place. */
+	tgd_listen_done(&server->listener);
 	DL_FOREACH_SAFE(server->context.sessions, session, next)
 		tgd_session_free(session);
 	tgd_clients_free(&server->context);
-	/* The name goes before the socket: nobody should find one that does not answer. */
-	tgd_listen_done(&server->listener);
 	if (server->accepting != NULL)
 		evconnlistener_free(server->accepting);
 	for (i = 0; i < N_SIGNALS; i++) {

@@ -2,14 +2,20 @@
 
 check_LTLIBRARIES += %D%/libtgtest.la
 %C%_libtgtest_la_SOURCES = \
+	%D%/support/child.c \
+	%D%/support/child.h \
 	%D%/support/daemon.c \
 	%D%/support/daemon.h \
+	%D%/support/fixture.c \
+	%D%/support/fixture.h \
 	%D%/support/heap.h \
 	%D%/support/message.c \
 	%D%/support/message.h \
 	%D%/support/pages.h \
 	%D%/support/runner.c \
-	%D%/support/runner.h
+	%D%/support/runner.h \
+	%D%/support/stress.c \
+	%D%/support/stress.h
 %C%_libtgtest_la_CPPFLAGS = $(AM_CPPFLAGS) $(CUNIT_CFLAGS)
 %C%_libtgtest_la_LIBADD = $(CUNIT_LIBS) $(JANSSON_LIBS)
 $(%C%_libtgtest_la_OBJECTS): | $(tg_generated)
@@ -18,10 +24,12 @@ $(%C%_libtgtest_la_OBJECTS): | $(tg_generated)
 LDADD = %D%/libtgtest.la daemon/libtgdaemon.la client/libtgclient.la $(tg_core_libs)
 
 tg_unit_tests = \
+	%D%/unit/test_central \
 	%D%/unit/test_chunkset \
 	%D%/unit/test_config \
 	%D%/unit/test_fdpass \
 	%D%/unit/test_frame \
+	%D%/unit/test_headroom \
 	%D%/unit/test_heap \
 	%D%/unit/test_msg \
 	%D%/unit/test_msg_hostile \
@@ -33,10 +41,14 @@ tg_unit_tests = \
 	%D%/unit/test_pagesum \
 	%D%/unit/test_pagetree \
 	%D%/unit/test_path \
+	%D%/unit/test_reclaim \
+	%D%/unit/test_roots \
+	%D%/unit/test_scavenge \
 	%D%/unit/test_size \
 	%D%/unit/test_sizeclass
 
-tg_integration_tests =
+tg_integration_tests = \
+	%D%/integration/test_stress
 
 # Programs that tests start; no tests themselves.
 tg_test_helpers =
@@ -49,13 +61,15 @@ tg_fuzzers = \
 tg_script_tests = \
 	%D%/scripts/test-check-layers \
 	%D%/scripts/test-count-tests \
+	%D%/scripts/test-readme \
 	%D%/scripts/test-runner \
 	tools/check-headers \
 	tools/check-layers \
 	tools/check-lists
 
 # Run by "make check-long" with TG_TEST_LONG=1 in the environment.
-tg_long_tests =
+tg_long_tests = \
+	%D%/integration/test_stress
 
 # Tests for which a run under ThreadSanitizer makes sense: threads of one process, no fork.
 TSAN_TESTS =

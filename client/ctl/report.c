@@ -230,8 +230,11 @@ void tgc_report_span(struct tgc_table *table, const Tgd__Span *s)
 {
 	tgc_table_number(table, s->page);
 	tgc_table_number(table, s->n_pages);
-	if (s->class_ == 0 || s->class_ >= TGS_CLASS_TINY) {
-		tgc_table_text(table, s->class_ > TGS_CLASS_TINY ? "?" : tgc_report_kind(s->class_));
+	if (s->class_ > TGS_CLASS_TINY) {
+		tgc_table_text(table, "?");
+		tgc_table_text(table, "?");
+	} else if (s->class_ == 0 || s->class_ == TGS_CLASS_TINY) {
+		tgc_table_text(table, tgc_report_kind(s->class_));
 		tgc_table_text(table, s->class_ == 0 ? ">32768" : "1..15");
 	} else {
 		tgc_table_number(table, s->class_);

@@ -139,9 +139,9 @@ static void classes_without_a_span_are_left_out_and_the_sum_counts_all(void)
 	}
 	rows[0] = (Tgd__Class){.base = rows[0].base, .class_ = 0, .spans = 1, .objects = 1, .slots = 1,
 			       .span_bytes = 65536, .object_bytes = 49152};
-	rows[1].class_ = 5;
+	rows[1].class_ = 6;
 	rows[1].size = 64;
-	rows[2] = (Tgd__Class){.base = rows[2].base, .class_ = 6, .size = 80, .spans = 2, .orphans = 1,
+	rows[2] = (Tgd__Class){.base = rows[2].base, .class_ = 7, .size = 80, .spans = 2, .orphans = 1,
 			       .objects = 51, .slots = 204, .span_bytes = 16384, .object_bytes = 4080};
 	rows[3] = (Tgd__Class){.base = rows[3].base, .class_ = 68, .size = 1, .spans = 1, .objects = 100,
 			       .slots = 8192, .span_bytes = 8192, .object_bytes = 700};
@@ -152,7 +152,7 @@ static void classes_without_a_span_are_left_out_and_the_sum_counts_all(void)
 	tgc_report_classes_total(table, &list);
 	check_table(table, "CLASS    SIZE  SPANS  CENTRAL  SPAN MEM  OBJECTS  SLOTS  FULL  OBJECT MEM\n"
 			   "large  >32768      1        0    64 KiB        1      -   75%      48 KiB\n"
-			   "    6      80      2        1    16 KiB       51    204   25%       4 KiB\n"
+			   "    7      80      2        1    16 KiB       51    204   25%       4 KiB\n"
 			   " tiny   1..15      1        0     8 KiB      100      -    8%       700 B\n"
 			   "  all              4        1    88 KiB      152      -   59%    52.7 KiB\n");
 }
@@ -167,16 +167,16 @@ static void spans_name_central_and_survive_an_unknown_class(void)
 	s.class_ = 6;
 	s.slot = 1;
 	s.objects = 3;
-	s.slots = 102;
+	s.slots = 128;
 	tgc_report_span(table, &s);
 	s.class_ = 4000000000u;
 	s.slot = 2;
 	s.client = 5;
 	s.remote = 1;
 	tgc_report_span(table, &s);
-	check_table(table, "PAGE  PAGES  CLASS   SIZE  OBJECTS  SLOTS  REMOTE     SLOT  CLIENT\n"
-			   "  12      1      6     80        3    102       0  central       -\n"
-			   "  12      1      ?  1..15        3    102       1        2       5\n");
+	check_table(table, "PAGE  PAGES  CLASS  SIZE  OBJECTS  SLOTS  REMOTE     SLOT  CLIENT\n"
+			   "  12      1      6    64        3    128       0  central       -\n"
+			   "  12      1      ?     ?        3    128       1        2       5\n");
 }
 
 /* ---- words ---- */

@@ -101,7 +101,7 @@ static void names_have_1_to_127_bytes(void)
 static void only_live_objects_get_a_root(void)
 {
 	uint64_t bad[] = { first + 1,
-			   first + 128,
+			   first + 3 * 128,
 			   1,
 			   8,
 			   view->geometry.data_at - 8,

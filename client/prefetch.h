@@ -1,0 +1,23 @@
+/* prefetch.h - a batch of spans asked for ahead of need, so that the thread does not wait for the daemon. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "client/cache.h"
+#include "client/rpc.h"
+
+/* Room for a GetSpans request. */
+struct tgc_get_spans {
+	Tgd__GetSpans body;
+	Tgd__Request request;
+};
+Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned class, unsigned count);
+
+/* Asks for spans and goes on.  Does nothing if the cache has already asked for some, or if there is no connection. */
+void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count);
+
+/* Takes what was asked for, waiting for it if need be.  False: nothing was, for this class, or it was refused. */
+bool tgc_prefetch_take(struct tgc_cache *cache, unsigned class);
+
+/* Takes it whatever its class, so that nothing is outstanding. */
+void tgc_prefetch_settle(struct tgc_cache *cache);
