@@ -1,8 +1,10 @@
-/* admin.c - what tgctl asks: figures for all who may connect, and for administrators the means to act on them.
+/* admin.c - what tgctl asks: figures for all who may connect, and for administrators the means to
+ * act on them.
  *
- * Clients that have ended are settled first, for a few milliseconds, so that figures asked for right after a client's
- * end are those without it.  Lists come in pieces of at most TGP_ROWS_MAX rows; `more` says that there are others, which
- * are asked for with the last row's page, id or index in `from`.  Rows are static: one request is handled at a time.
+ * Clients that have ended are settled first, for a few milliseconds, so that figures asked for
+ * right after a client's end are those without it.  Lists come in pieces of at most TGP_ROWS_MAX
+ * rows; `more` says that there are others, which are asked for with the last row's page, id or
+ * index in `from`.  Rows are static: one request is handled at a time.
  */
 #include "daemon/admin.h"
 
@@ -18,18 +20,21 @@
 #include "proto/size.h"
 #include "shm/base.h"
 
-typedef int admin_fn(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer);
+typedef int admin_fn(struct tgd_session *session, const Tgd__Admin *admin,
+		     struct tgd_answer *answer);
 
 /* Makes one submessage the reply's body. */
-#define SET_BODY(answer, kind, KIND) \
-	((answer)->reply.body_case = TGD__REPLY__BODY_##KIND, (answer)->reply.kind = &(answer)->body.kind)
+#define SET_BODY(answer, kind, KIND)                          \
+	((answer)->reply.body_case = TGD__REPLY__BODY_##KIND, \
+	 (answer)->reply.kind = &(answer)->body.kind)
 
 static unsigned rows_wanted(const Tgd__Admin *admin, unsigned max)
 {
 	return admin->count == 0 || admin->count > max ? max : admin->count;
 }
 
-static int handle_ping(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_ping(struct tgd_session *session, const Tgd__Admin *admin,
+		       struct tgd_answer *answer)
 {
 	(void)session;
 	(void)admin;
@@ -37,7 +42,8 @@ static int handle_ping(struct tgd_session *session, const Tgd__Admin *admin, str
 	return 0;
 }
 
-static int handle_status(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_status(struct tgd_session *session, const Tgd__Admin *admin,
+			 struct tgd_answer *answer)
 {
 	struct tgd_context *context = session->context;
 	Tgd__Status *status = &answer->body.status;
@@ -73,7 +79,8 @@ static int handle_status(struct tgd_session *session, const Tgd__Admin *admin, s
 	return 0;
 }
 
-static void put_client(const struct tgd_context *context, const struct tgd_client_info *info, Tgd__Client *row)
+static void put_client(const struct tgd_context *context, const struct tgd_client_info *info,
+		       Tgd__Client *row)
 {
 	const struct tgd_client *client = info->dead ? NULL : tgd_client_by_id(context, info->id);
 
@@ -89,7 +96,8 @@ static void put_client(const struct tgd_context *context, const struct tgd_clien
 	row->messages = client != NULL ? client->messages : 0;
 }
 
-static int handle_clients(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_clients(struct tgd_session *session, const Tgd__Admin *admin,
+			  struct tgd_answer *answer)
 {
 	static struct tgd_client_info infos[TGP_ROWS_MAX + 1];
 	static Tgd__Client rows[TGP_ROWS_MAX], *pointers[TGP_ROWS_MAX];
@@ -115,7 +123,8 @@ static int handle_clients(struct tgd_session *session, const Tgd__Admin *admin, 
 	return 0;
 }
 
-static int handle_classes(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_classes(struct tgd_session *session, const Tgd__Admin *admin,
+			  struct tgd_answer *answer)
 {
 	static struct tgd_class_info infos[TGS_CLASSES_ALL];
 	static Tgd__Class rows[TGS_CLASSES_ALL], *pointers[TGS_CLASSES_ALL];
@@ -144,7 +153,8 @@ static int handle_classes(struct tgd_session *session, const Tgd__Admin *admin, 
 	return 0;
 }
 
-static int handle_spans(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_spans(struct tgd_session *session, const Tgd__Admin *admin,
+			struct tgd_answer *answer)
 {
 	static Tgd__Span rows[TGP_ROWS_MAX], *pointers[TGP_ROWS_MAX];
 	unsigned n = 0, max = rows_wanted(admin, TGP_ROWS_MAX);
@@ -178,7 +188,8 @@ static int handle_spans(struct tgd_session *session, const Tgd__Admin *admin, st
 	return 0;
 }
 
-static int handle_map(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_map(struct tgd_session *session, const Tgd__Admin *admin,
+		      struct tgd_answer *answer)
 {
 	static struct tgd_map_cell infos[TGP_CELLS_MAX];
 	static Tgd__MapCell rows[TGP_CELLS_MAX], *pointers[TGP_CELLS_MAX];
@@ -186,7 +197,8 @@ static int handle_map(struct tgd_session *session, const Tgd__Admin *admin, stru
 	uint64_t n_pages = 0, pages_per_cell = 0;
 	unsigned i, n;
 
-	n = tgd_heap_map(session->context->heap, rows_wanted(admin, TGP_CELLS_MAX), infos, &n_pages, &pages_per_cell);
+	n = tgd_heap_map(session->context->heap, rows_wanted(admin, TGP_CELLS_MAX), infos, &n_pages,
+			 &pages_per_cell);
 	for (i = 0; i < n; i++) {
 		tgd__map_cell__init(&rows[i]);
 		rows[i].used = infos[i].used;
@@ -204,7 +216,8 @@ static int handle_map(struct tgd_session *session, const Tgd__Admin *admin, stru
 	return 0;
 }
 
-static int handle_roots(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_roots(struct tgd_session *session, const Tgd__Admin *admin,
+			struct tgd_answer *answer)
 {
 	static struct tgd_root_info infos[TGP_ROWS_MAX + 1];
 	static Tgd__Root rows[TGP_ROWS_MAX], *pointers[TGP_ROWS_MAX];
@@ -233,19 +246,22 @@ static int handle_roots(struct tgd_session *session, const Tgd__Admin *admin, st
 	return 0;
 }
 
-static int handle_check(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_check(struct tgd_session *session, const Tgd__Admin *admin,
+			struct tgd_answer *answer)
 {
 	static char *errors[TGD_CHECK_ERRORS];
 	static struct tgd_check found;
 	Tgd__Check *check = &answer->body.check;
 	unsigned i;
 
-	_Static_assert(TGD_CHECK_ERRORS <= TGP_ERRORS_MAX && TGD_CHECK_ERROR_SIZE <= TGP_TEXT_MAX + 1,
+	_Static_assert(TGD_CHECK_ERRORS <= TGP_ERRORS_MAX &&
+			       TGD_CHECK_ERROR_SIZE <= TGP_TEXT_MAX + 1,
 		       "all errors fit in one reply");
 	(void)admin;
 	tgd_heap_check(session->context->heap, &found);
 	if (!found.ok)
-		tgd_log(TGD_LOG_ERROR, "the check that %s asked for found damage: %s", tgd_session_label(session),
+		tgd_log(TGD_LOG_ERROR, "the check that %s asked for found damage: %s",
+			tgd_session_label(session),
 			found.n_errors > 0 ? found.error[0] : "(not described)");
 	for (i = 0; i < found.n_errors; i++) {
 		tgp_text_clean(found.error[i], TGD_CHECK_ERROR_SIZE - 1);
@@ -266,7 +282,8 @@ static int handle_check(struct tgd_session *session, const Tgd__Admin *admin, st
 	return 0;
 }
 
-static int handle_trim(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_trim(struct tgd_session *session, const Tgd__Admin *admin,
+		       struct tgd_answer *answer)
 {
 	Tgd__Trimmed *trimmed = &answer->body.trimmed;
 	char text[TGP_SIZE_TEXT];
@@ -276,12 +293,14 @@ static int handle_trim(struct tgd_session *session, const Tgd__Admin *admin, str
 	trimmed->bytes = tgd_heap_trim(session->context->heap);
 	SET_BODY(answer, trimmed, TRIMMED);
 	tgp_format_size(trimmed->bytes, text, sizeof(text));
-	tgd_log(TGD_LOG_INFO, "gave %s back to the kernel, as %s asked", text, tgd_session_label(session));
+	tgd_log(TGD_LOG_INFO, "gave %s back to the kernel, as %s asked", text,
+		tgd_session_label(session));
 	session->context->want_work(session->context);
 	return 0;
 }
 
-static int handle_limit(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_limit(struct tgd_session *session, const Tgd__Admin *admin,
+			struct tgd_answer *answer)
 {
 	struct tgd_context *context = session->context;
 	char text[TGP_SIZE_TEXT];
@@ -296,7 +315,8 @@ static int handle_limit(struct tgd_session *session, const Tgd__Admin *admin, st
 	return 0;
 }
 
-static int handle_kick(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_kick(struct tgd_session *session, const Tgd__Admin *admin,
+		       struct tgd_answer *answer)
 {
 	struct tgd_client *client = NULL;
 	int r;
@@ -304,19 +324,23 @@ static int handle_kick(struct tgd_session *session, const Tgd__Admin *admin, str
 	if (admin->value <= UINT32_MAX)
 		client = tgd_client_by_id(session->context, (uint32_t)admin->value);
 	if (client == NULL)
-		return tgd_answer_refuse(answer, -ENOENT, "there is no client %llu; \"tgctl clients\" lists them",
+		return tgd_answer_refuse(answer, -ENOENT,
+					 "there is no client %llu; \"tgctl clients\" lists them",
 					 (unsigned long long)admin->value);
 	r = tgd_peer_signal(client->pidfd, SIGKILL);
 	if (r < 0 && r != -ESRCH)
-		return tgd_answer_refuse(answer, r, "process %d cannot be killed: %s", (int)client->pid, strerror(-r));
-	tgd_log(TGD_LOG_INFO, "%s was killed, as %s asked", client->label, tgd_session_label(session));
+		return tgd_answer_refuse(answer, r, "process %d cannot be killed: %s",
+					 (int)client->pid, strerror(-r));
+	tgd_log(TGD_LOG_INFO, "%s was killed, as %s asked", client->label,
+		tgd_session_label(session));
 	/* Its exit is then seen as any other is. */
 	tgd_session_await_end(session, answer->reply.id, client->id);
 	answer->later = true;
 	return 0;
 }
 
-static int handle_stop(struct tgd_session *session, const Tgd__Admin *admin, struct tgd_answer *answer)
+static int handle_stop(struct tgd_session *session, const Tgd__Admin *admin,
+		       struct tgd_answer *answer)
 {
 	char why[200];
 
@@ -329,8 +353,8 @@ static int handle_stop(struct tgd_session *session, const Tgd__Admin *admin, str
 
 static const struct admin {
 	admin_fn *handle;
-	bool settles;           /* first, clients that have ended */
-	bool acts;              /* for administrators only */
+	bool settles; /* first, clients that have ended */
+	bool acts;    /* for administrators only */
 } admins[] = {
 	[TGD__ADMIN__WHAT__PING] = {handle_ping, false, false},
 	[TGD__ADMIN__WHAT__STATUS] = {handle_status, true, false},
@@ -346,17 +370,22 @@ static const struct admin {
 	[TGD__ADMIN__WHAT__STOP] = {handle_stop, false, true},
 };
 
-int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request,
+		     struct tgd_answer *answer)
 {
 	const Tgd__Admin *admin = request->admin;
 	const struct admin *entry;
 
 	if ((unsigned)admin->what >= TGS_ARRAY_LEN(admins) || admins[admin->what].handle == NULL)
-		return tgd_answer_refuse(answer, -EOPNOTSUPP, "this daemon (" PACKAGE_VERSION ") knows no such command");
+		return tgd_answer_refuse(answer, -EOPNOTSUPP,
+					 "this daemon (" PACKAGE_VERSION ") knows no such command");
 	entry = &admins[admin->what];
 	if (entry->acts && !tgd_peer_may_administer(&session->peer))
-		return tgd_answer_refuse(answer, -EPERM, "uid %u may not do this; only root and uid %u, as which tgd runs, "
-					 "may", (unsigned)session->peer.uid, (unsigned)geteuid());
+		return tgd_answer_refuse(
+			answer, -EPERM,
+			"uid %u may not do this; only root and uid %u, as which tgd runs, "
+			"may",
+			(unsigned)session->peer.uid, (unsigned)geteuid());
 	if (entry->settles)
 		tgd_settle(session->context);
 	return entry->handle(session, admin, answer);

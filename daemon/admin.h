@@ -4,4 +4,5 @@
 #include "daemon/request.h"
 
 /* 0, or -errno with a sentence in the answer. */
-int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer);
+int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request,
+		     struct tgd_answer *answer);

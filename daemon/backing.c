@@ -1,7 +1,9 @@
-/* backing.c - fallocate before the grant, punch a hole after the use, and a bit for each block in between.
+/* backing.c - fallocate before the grant, punch a hole after the use, and a bit for each block in
+ * between.
  *
- * Backing is done run by run: what is backed already is skipped, so that nothing is counted twice.  The kernel's own
- * fallocate undoes what it did when it fails; when the second run of a call fails, we undo the first.
+ * Backing is done run by run: what is backed already is skipped, so that nothing is counted twice.
+ * The kernel's own fallocate undoes what it did when it fails; when the second run of a call fails,
+ * we undo the first.
  */
 #include "daemon/backing.h"
 
@@ -14,7 +16,8 @@
 #include "shm/base.h"
 #include "shm/sizeclass.h"
 
-/* A signal may interrupt a long fallocate; it then has done nothing and is tried again, but not for ever. */
+/* A signal may interrupt a long fallocate; it then has done nothing and is tried again, but not for
+ * ever. */
 #define INTERRUPTS_MAX 16
 
 void *tgd_sparse_new(size_t bytes)
@@ -80,7 +83,7 @@ int tgd_backing_init(struct tgd_backing *backing, const struct tgs_heap *view, i
 {
 	const struct tgs_geometry *g = &view->geometry;
 
-	*backing = (struct tgd_backing){ .view = view, .map_fd = map_fd, .heap_fd = heap_fd };
+	*backing = (struct tgd_backing){.view = view, .map_fd = map_fd, .heap_fd = heap_fd};
 	tgd_headroom_init(&backing->headroom);
 	backing->map_bits = tgd_sparse_new(bits_bytes(g->map_bytes / TGS_OS_PAGE));
 	backing->state_bits = tgd_sparse_new(bits_bytes(g->data_at / TGS_OS_PAGE));
@@ -135,12 +138,13 @@ static int back(struct tgd_backing *backing, int fd, uint64_t at, uint64_t bytes
 			break;
 	}
 	tgd_headroom_give(&backing->headroom, bytes);
-	/* Whatever the reason (ENOSPC, ENOMEM, EINTR without end, a limit on file sizes): no memory. */
+	/* Whatever the reason (ENOSPC, ENOMEM, EINTR without end, a limit on file sizes): no
+	 * memory. */
 	return -ENOMEM;
 }
 
-/* Backs the units [first, first + n) that have no bit yet, or none of them.  The runs that this call backed are
- * remembered by leaving their bits clear until all is done. */
+/* Backs the units [first, first + n) that have no bit yet, or none of them.  The runs that this
+ * call backed are remembered by leaving their bits clear until all is done. */
 static int back_units(struct tgd_backing *backing, int fd, uint64_t *bits, uint64_t first,
 		      uint64_t n, uint64_t file_at, uint64_t unit_bytes)
 {
@@ -187,8 +191,8 @@ int tgd_backing_state(struct tgd_backing *backing, uint64_t at, uint64_t bytes)
 	return back_blocks(backing, backing->heap_fd, backing->state_bits, at, bytes);
 }
 
-/* The state of n_pages pages that are to be spans of this class.  What stays backed when a later step fails is zero,
- * tracked, and goes when the pages are scavenged. */
+/* The state of n_pages pages that are to be spans of this class.  What stays backed when a later
+ * step fails is zero, tracked, and goes when the pages are scavenged. */
 static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned class)
 {
 	const struct tgs_geometry *g = &backing->view->geometry;
@@ -300,7 +304,8 @@ static bool block_is_free(const struct tgd_backing *backing, const struct tgd_pa
 	return count.in_use == 0;
 }
 
-/* One area, in which a page has `stride` bytes.  Only the first and the last block can belong to other pages, too. */
+/* One area, in which a page has `stride` bytes.  Only the first and the last block can belong to
+ * other pages, too. */
 static uint64_t punch_area(struct tgd_backing *backing, const struct tgd_pages *pages,
 			   uint64_t area_at, uint64_t stride, uint64_t page, uint64_t n_pages)
 {

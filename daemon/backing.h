@@ -1,11 +1,12 @@
 /* backing.h - memory behind the two files: put there before anybody touches it, taken away again.
  *
- * Both files are sparse.  A bit for each 4 KiB of the map file and of the heap file's state, and one
- * for each page of the heap, says whether memory stands behind it; the bits are private, so nothing
- * that a client does makes the daemon touch a hole.
+ * Both files are sparse.  A bit for each 4 KiB of the map file and of the heap file's state, and
+ * one for each page of the heap, says whether memory stands behind it; the bits are private, so
+ * nothing that a client does makes the daemon touch a hole.
  *
  *   - All or nothing: a call that fails has given back what it had put there.
- *   - Fresh memory is zero.  `used` says of a page that it was in a span since it was backed, so that
+ *   - Fresh memory is zero.  `used` says of a page that it was in a span since it was backed, so
+ *   that
  *     its memory is not known to be zero any more.
  *   - State of free pages is zero (the rule of the whole project), so punching it changes nothing.
  */
@@ -22,11 +23,11 @@
 struct tgd_backing {
 	const struct tgs_heap *view;
 	int map_fd, heap_fd;
-	uint64_t *map_bits;        /* one for 4 KiB of the map file */
-	uint64_t *state_bits;      /* one for 4 KiB of the heap file before its pages */
-	uint64_t *page_bits;       /* one for a page */
-	uint64_t *used_bits;       /* one for a page; only where page_bits is set */
-	uint64_t scavenged_bytes;  /* given back, since the start; pages only */
+	uint64_t *map_bits;       /* one for 4 KiB of the map file */
+	uint64_t *state_bits;     /* one for 4 KiB of the heap file before its pages */
+	uint64_t *page_bits;      /* one for a page */
+	uint64_t *used_bits;      /* one for a page; only where page_bits is set */
+	uint64_t scavenged_bytes; /* given back, since the start; pages only */
 	struct tgd_headroom headroom;
 };
 

@@ -1,7 +1,7 @@
 /* central.c - spans that no client holds: taken, put, swept.
  *
- * What is read from the heap is masked to the slots that a span has, so that bits which a client scribbled elsewhere
- * neither keep a span from becoming empty nor count as room.
+ * What is read from the heap is masked to the slots that a span has, so that bits which a client
+ * scribbled elsewhere neither keep a span from becoming empty nor count as room.
  */
 #include "daemon/central.h"
 
@@ -9,6 +9,12 @@
 
 #include "shm/base.h"
 #include "shm/remote.h"
+
+/* ThreadSanitizer does not know fences.  What it then misses is order between atomics, no data
+ * race. */
+#if defined(__SANITIZE_THREAD__)
+#pragma GCC diagnostic ignored "-Wtsan"
+#endif
 
 /* How many spans one request may look at in vain; as in Go. */
 #define LOOK_MAX 100
@@ -19,7 +25,7 @@
 void tgd_central_init(struct tgd_central *central, const struct tgs_heap *view,
 		      struct tgd_lease *lease, struct tgd_holders *holders)
 {
-	*central = (struct tgd_central){ .view = view, .lease = lease, .holders = holders };
+	*central = (struct tgd_central){.view = view, .lease = lease, .holders = holders};
 }
 
 static uint64_t unit_taken(const struct tgs_heap *view, const struct tgs_span *span, unsigned unit)
@@ -85,11 +91,11 @@ static bool all_published(const struct tgs_heap *view, const struct tgs_span *sp
 	return true;
 }
 
-/* A free of something that is not allocated leaves nothing but its remote bit; the harvest drops it, and whoever did it
- * was told by the library.  So the counts of the harvest do not matter here. */
+/* A free of something that is not allocated leaves nothing but its remote bit; the harvest drops
+ * it, and whoever did it was told by the library.  So the counts of the harvest do not matter here. */
 static void harvest(const struct tgd_central *central, const struct tgs_span *span)
 {
-	struct tgs_harvest found = { 0 };
+	struct tgs_harvest found = {0};
 
 	tgs_remote_harvest_span(central->view, span, &found);
 }
@@ -160,7 +166,8 @@ void tgd_central_adopt(struct tgd_central *central, struct tgs_span *span, bool 
 		harvest(central, span);
 		kill_unpublished(central, span, pending);
 	}
-	/* Frees may come in all the time; a span that they keep from being empty is dirty and gets swept. */
+	/* Frees may come in all the time; a span that they keep from being empty is dirty and gets
+	 * swept. */
 	for (i = 0; i < HARVESTS_MAX; i++) {
 		if (!settle(central, span))
 			return;
@@ -170,15 +177,16 @@ void tgd_central_adopt(struct tgd_central *central, struct tgs_span *span, bool 
 	file(central, span);
 }
 
-/* Hands a span over.  It is harvested once more, on behalf of the new holder, who does not know of it yet. */
+/* Hands a span over.  It is harvested once more, on behalf of the new holder, who does not know of
+ * it yet. */
 static void grant(struct tgd_central *central, struct tgs_span *span, unsigned slot,
 		  struct tgd_grant *ret)
 {
 	tgd_lease_move(central->lease, span, slot);
 	atomic_thread_fence(memory_order_seq_cst);
 	harvest(central, span);
-	*ret = (struct tgd_grant){ .page = span->page,
-				   .free = tgd_central_room(central->view, span) };
+	*ret = (struct tgd_grant){.page = span->page,
+				  .free = tgd_central_room(central->view, span)};
 }
 
 static bool take_from_closet(struct tgd_central *central, unsigned class, unsigned slot,
@@ -230,7 +238,8 @@ static bool take_dirty_mark(const struct tgd_central *central, uint64_t page)
 	return atomic_fetch_and_explicit(word, ~bit, memory_order_seq_cst) & bit;
 }
 
-/* Full spans that may have room by now.  Those looked at go to the end, so that the next call sees others. */
+/* Full spans that may have room by now.  Those looked at go to the end, so that the next call sees
+ * others. */
 static bool take_full(struct tgd_central *central, unsigned class, unsigned slot, bool published,
 		      struct tgd_grant *ret)
 {
@@ -271,7 +280,8 @@ static void sweep_span(struct tgd_central *central, uint64_t page)
 {
 	struct tgs_span span;
 
-	/* A mark may be older than the span's move to a client, who has harvested it since, or than its end. */
+	/* A mark may be older than the span's move to a client, who has harvested it since, or than
+	 * its end. */
 	if (tgd_lease_at(central->lease, page, &span) && span.owner == TGS_SLOT_CENTRAL &&
 	    settle(central, &span))
 		file(central, &span);
@@ -292,8 +302,8 @@ unsigned tgd_central_sweep(struct tgd_central *central, uint64_t n_words, bool *
 			*ret_done = true;
 			break;
 		}
-		if (!tgd_backing_has_state(central->lease->backing, view->geometry.dirty_at + at * 8,
-					   8)) {
+		if (!tgd_backing_has_state(central->lease->backing,
+					   view->geometry.dirty_at + at * 8, 8)) {
 			central->cursor = tgs_round_down(at, in_block) + in_block;
 			continue;
 		}
@@ -307,7 +317,8 @@ unsigned tgd_central_sweep(struct tgd_central *central, uint64_t n_words, bool *
 	return found;
 }
 
-/* Spans of a closet: all, or those whose hint is set.  One that holds only published objects is central's by right. */
+/* Spans of a closet: all, or those whose hint is set.  One that holds only published objects is
+ * central's by right. */
 static unsigned sweep_closet(struct tgd_central *central, unsigned closet,
 			     const uint64_t hints[TGS_DIRTY_BITS / 64])
 {
@@ -358,7 +369,8 @@ static void sweep_list(struct tgd_central *central, const struct tgd_list *list)
 	uint32_t page = list->head;
 	struct tgs_span span;
 
-	/* A span that changes its list goes to another one's head, and is then seen at most once more. */
+	/* A span that changes its list goes to another one's head, and is then seen at most once
+	 * more. */
 	while (page != TGD_PAGE_NONE && tgd_lease_at(central->lease, page, &span)) {
 		page = tgd_lease_next(central->lease, page);
 		if (settle(central, &span))

@@ -1,9 +1,10 @@
 /* client.c - the processes that are clients, and the watch for their end.
  *
- * A client is a process, not a connection: its socket may close and a child that it forked may hold a copy of it, but
- * what it has in the heap is settled when the kernel says that the process has ended (pidfd), or when it detaches.
- * In between it is "away" and may come back.  So the table here lives as long as the processes do, with at most one
- * client a process; sessions come and go.  The heap's own client table says the same, for the next daemon.
+ * A client is a process, not a connection: its socket may close and a child that it forked may hold
+ * a copy of it, but what it has in the heap is settled when the kernel says that the process has
+ * ended (pidfd), or when it detaches. In between it is "away" and may come back.  So the table here
+ * lives as long as the processes do, with at most one client a process; sessions come and go.  The
+ * heap's own client table says the same, for the next daemon.
  */
 #include "daemon/client.h"
 
@@ -57,8 +58,8 @@ int tgd_client_add(struct tgd_context *context, const struct tgd_client_new *new
 		client_free(client);
 		return -ENOMEM;
 	}
-	r = tgd_heap_client_add(context->heap, (uint32_t)peer->pid, new->start_time, peer->uid, peer->gid, new->flags,
-				new->name, &client->id);
+	r = tgd_heap_client_add(context->heap, (uint32_t)peer->pid, new->start_time, peer->uid,
+				peer->gid, new->flags, new->name, &client->id);
 	if (r < 0) {
 		client_free(client);
 		return r;
@@ -68,8 +69,8 @@ int tgd_client_add(struct tgd_context *context, const struct tgd_client_new *new
 	client->uid = peer->uid;
 	client->start_time = new->start_time;
 	client->pidfd = new->pidfd;
-	snprintf(client->label, sizeof(client->label), "client %u (pid %d, uid %u, \"%s\")", client->id,
-		 (int)client->pid, (unsigned)client->uid, new->name);
+	snprintf(client->label, sizeof(client->label), "client %u (pid %d, uid %u, \"%s\")",
+		 client->id, (int)client->pid, (unsigned)client->uid, new->name);
 	HASH_ADD(by_id, context->clients_by_id, id, sizeof(client->id), client);
 	HASH_ADD(by_pid, context->clients_by_pid, pid, sizeof(client->pid), client);
 	context->n_clients++;
@@ -101,11 +102,13 @@ void tgd_client_end(struct tgd_client *client, const char *how)
 	int r;
 
 	if (tgd_heap_client_get(context->heap, client->id, &info) == 0)
-		tgd_log(TGD_LOG_INFO, "%s %s; it held %u threads' caches, %llu spans, %llu bytes", client->label, how,
-			info.threads, (unsigned long long)info.spans, (unsigned long long)info.span_bytes);
+		tgd_log(TGD_LOG_INFO, "%s %s; it held %u threads' caches, %llu spans, %llu bytes",
+			client->label, how, info.threads, (unsigned long long)info.spans,
+			(unsigned long long)info.span_bytes);
 	r = tgd_heap_client_end(context->heap, client->id);
 	if (r < 0)
-		tgd_log(TGD_LOG_ERROR, "%s cannot be settled: %s", client->label, tgd_heap_why(context->heap));
+		tgd_log(TGD_LOG_ERROR, "%s cannot be settled: %s", client->label,
+			tgd_heap_why(context->heap));
 	HASH_DELETE(by_id, context->clients_by_id, client);
 	HASH_DELETE(by_pid, context->clients_by_pid, client);
 	context->n_clients--;
@@ -118,7 +121,7 @@ void tgd_clients_free(struct tgd_context *context)
 {
 	struct tgd_client *client, *next;
 
-	HASH_ITER(by_id, context->clients_by_id, client, next) {
+	HASH_ITER (by_id, context->clients_by_id, client, next) {
 		HASH_DELETE(by_id, context->clients_by_id, client);
 		HASH_DELETE(by_pid, context->clients_by_pid, client);
 		client_free(client);

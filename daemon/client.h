@@ -1,4 +1,5 @@
-/* client.h - a process that is a client of the heap, connected or not, until it exits or detaches. */
+/* client.h - a process that is a client of the heap, connected or not, until it exits or
+ * detaches. */
 #pragma once
 
 #include <stdint.h>
@@ -11,19 +12,20 @@ struct event;
 
 struct tgd_client {
 	struct tgd_context *context;
-	uint32_t id;                   /* the heap's */
+	uint32_t id; /* the heap's */
 	pid_t pid;
 	uid_t uid;
-	uint64_t start_time;           /* with pid: the process, for good */
-	int pidfd;                     /* readable when the process has ended */
+	uint64_t start_time; /* with pid: the process, for good */
+	int pidfd;           /* readable when the process has ended */
 	struct event *exit_event;
-	struct tgd_session *session;   /* its connection; NULL: away */
+	struct tgd_session *session; /* its connection; NULL: away */
 	uint64_t messages;
-	char label[160];               /* for the log: id, pid, uid, name */
+	char label[160]; /* for the log: id, pid, uid, name */
 	UT_hash_handle by_id, by_pid;
 };
 
-/* What is known of a process that wants to be a client.  The descriptor stays the caller's on failure. */
+/* What is known of a process that wants to be a client.  The descriptor stays the caller's on
+ * failure. */
 struct tgd_client_new {
 	const struct tgd_peer *peer;
 	int pidfd;
@@ -32,8 +34,8 @@ struct tgd_client_new {
 	const char *name;
 };
 
-/* Enters it into the heap's table and watches for its end.  `on_exit` is called from the loop when the process has
- * ended; it is to call tgd_client_end.  -ENOMEM, or as tgd_heap_client_add. */
+/* Enters it into the heap's table and watches for its end.  `on_exit` is called from the loop when
+ * the process has ended; it is to call tgd_client_end.  -ENOMEM, or as tgd_heap_client_add. */
 int tgd_client_add(struct tgd_context *context, const struct tgd_client_new *new,
 		   void (*on_exit)(struct tgd_client *client), struct tgd_client **ret);
 

@@ -1,10 +1,12 @@
-/* config.c - options and config file are one table of keys, so both know the same words and check them alike.
+/* config.c - options and config file are one table of keys, so both know the same words and check
+ * them alike.
  *
- * A key has one function that reads its text.  The command line is read first, then the file; a key that the command
- * line has set is read from the file into a copy that is thrown away, so that a mistake there is found all the same.
- * Last come the defaults that depend on other keys (limit, socket path, mode).
- * The file is read line by line by ourselves and parsed by inih: so the number of the line is known, a line too long
- * for inih is refused and not cut, and an indented line is a line like any other.
+ * A key has one function that reads its text.  The command line is read first, then the file; a key
+ * that the command line has set is read from the file into a copy that is thrown away, so that a
+ * mistake there is found all the same. Last come the defaults that depend on other keys (limit,
+ * socket path, mode). The file is read line by line by ourselves and parsed by inih: so the number
+ * of the line is known, a line too long for inih is refused and not cut, and an indented line is a
+ * line like any other.
  */
 #include "daemon/config.h"
 
@@ -21,16 +23,17 @@
 #include "proto/size.h"
 #include "shm/base.h"
 
-#define DEFAULT_HEAP "main"
+#define DEFAULT_HEAP    "main"
 #define DEFAULT_RESERVE (UINT64_C(64) << 30)
-#define BASE_UNIT (UINT64_C(4) << 20)       /* the heap's pages start at a multiple of 4 MiB */
-#define BASE_MAX (UINT64_C(1) << 47)        /* of user space on x86-64 with 4 levels of page tables */
-#define LINE_MAX_SIZE 190                   /* inih has room for 200 */
+#define BASE_UNIT       (UINT64_C(4) << 20) /* the heap's pages start at a multiple of 4 MiB */
+#define BASE_MAX        (UINT64_C(1) << 47) /* of user space on x86-64 with 4 levels of page tables */
+#define LINE_MAX_SIZE   190                 /* inih has room for 200 */
 
 /* Reads the text of a key into the config.  -EINVAL with a sentence in `why`. */
 typedef int set_fn(struct tgd_config *config, const char *text, char *why, size_t why_size);
 
-static __attribute__((format(printf, 3, 4))) int refuse(char *why, size_t why_size, const char *format, ...)
+static __attribute__((format(printf, 3, 4))) int refuse(char *why, size_t why_size,
+							const char *format, ...)
 {
 	va_list args;
 
@@ -58,7 +61,9 @@ static int set_heap(struct tgd_config *config, const char *text, char *why, size
 			      sizeof(config->heap) - 1, strlen(text));
 	for (p = text; *p != '\0'; p++) {
 		if (*p <= ' ' || *p > '~' || *p == '/')
-			return refuse(why, why_size, "a heap's name is made of visible ASCII characters without '/'");
+			return refuse(
+				why, why_size,
+				"a heap's name is made of visible ASCII characters without '/'");
 	}
 	strcpy(config->heap, text);
 	return 0;
@@ -71,7 +76,8 @@ static int parse_size(const char *text, uint64_t *ret, char *why, size_t why_siz
 	if (r == -ERANGE)
 		return refuse(why, why_size, "\"%s\" is more than any machine has", text);
 	if (r < 0)
-		return refuse(why, why_size, "\"%s\" is not a size; write it like 512M, 1.5G or 1073741824", text);
+		return refuse(why, why_size,
+			      "\"%s\" is not a size; write it like 512M, 1.5G or 1073741824", text);
 	return 0;
 }
 
@@ -87,7 +93,8 @@ static int set_reserve(struct tgd_config *config, const char *text, char *why, s
 	if (bytes < TGS_RESERVE_MIN || bytes > TGS_RESERVE_MAX) {
 		tgp_format_size(TGS_RESERVE_MIN, min, sizeof(min));
 		tgp_format_size(TGS_RESERVE_MAX, max, sizeof(max));
-		return refuse(why, why_size, "a heap reserves %s to %s of addresses, not %s", min, max, text);
+		return refuse(why, why_size, "a heap reserves %s to %s of addresses, not %s", min,
+			      max, text);
 	}
 	config->reserve_bytes = bytes;
 	return 0;
@@ -115,9 +122,11 @@ static int set_base(struct tgd_config *config, const char *text, char *why, size
 	errno = 0;
 	value = strtoull(text, &end, 16);
 	if (strncmp(text, "0x", 2) != 0 || *end != '\0' || errno != 0)
-		return refuse(why, why_size, "\"%s\" is not an address; write it like 0x200000000000", text);
+		return refuse(why, why_size,
+			      "\"%s\" is not an address; write it like 0x200000000000", text);
 	if (value == 0 || value % BASE_UNIT != 0 || value >= BASE_MAX)
-		return refuse(why, why_size, "the heap's address is a multiple of 4 MiB below 0x%llx, not %s",
+		return refuse(why, why_size,
+			      "the heap's address is a multiple of 4 MiB below 0x%llx, not %s",
 			      (unsigned long long)BASE_MAX, text);
 	config->base = value;
 	return 0;
@@ -130,9 +139,12 @@ static int set_mode(struct tgd_config *config, const char *text, char *why, size
 
 	value = strtoul(text, &end, 8);
 	if (*text < '0' || *text > '7' || *end != '\0' || value > 0777)
-		return refuse(why, why_size, "\"%s\" is not a file mode; write it in octal, like 0660", text);
+		return refuse(why, why_size,
+			      "\"%s\" is not a file mode; write it in octal, like 0660", text);
 	if ((value & 0200) == 0)
-		return refuse(why, why_size, "with mode %s not even the daemon's own user may connect; use 06xx", text);
+		return refuse(why, why_size,
+			      "with mode %s not even the daemon's own user may connect; use 06xx",
+			      text);
 	config->mode = (mode_t)value;
 	return 0;
 }
@@ -150,7 +162,9 @@ static int set_group(struct tgd_config *config, const char *text, char *why, siz
 	errno = 0;
 	value = strtoul(text, &end, 10);
 	if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value >= (gid_t)-1)
-		return refuse(why, why_size, "there is no group \"%s\"; make it with groupadd, or name another", text);
+		return refuse(why, why_size,
+			      "there is no group \"%s\"; make it with groupadd, or name another",
+			      text);
 	config->group = (gid_t)value;
 	return 0;
 }
@@ -163,7 +177,8 @@ static int set_idle_exit(struct tgd_config *config, const char *text, char *why,
 	errno = 0;
 	value = strtoul(text, &end, 10);
 	if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > INT_MAX / 1000)
-		return refuse(why, why_size, "\"%s\" is not a number of seconds from 0 (never) to %d", text,
+		return refuse(why, why_size,
+			      "\"%s\" is not a number of seconds from 0 (never) to %d", text,
 			      INT_MAX / 1000);
 	config->idle_exit_s = (unsigned)value;
 	return 0;
@@ -172,7 +187,9 @@ static int set_idle_exit(struct tgd_config *config, const char *text, char *why,
 static int set_log_level(struct tgd_config *config, const char *text, char *why, size_t why_size)
 {
 	if (tgd_log_level_parse(text, &config->log_level) < 0)
-		return refuse(why, why_size, "\"%s\" is not a level of the log: error, warning, info or debug", text);
+		return refuse(why, why_size,
+			      "\"%s\" is not a level of the log: error, warning, info or debug",
+			      text);
 	return 0;
 }
 
@@ -181,15 +198,22 @@ static const struct key {
 	set_fn *set;
 	const char *value, *help;
 } keys[TGD_CONFIG_KEYS] = {
-	[TGD_CONFIG_SOCKET] = {"socket", set_socket, "PATH", "socket to listen on ($TG_SOCKET, else see tgd(8))"},
+	[TGD_CONFIG_SOCKET] = {"socket", set_socket, "PATH",
+			       "socket to listen on ($TG_SOCKET, else see tgd(8))"},
 	[TGD_CONFIG_HEAP] = {"heap", set_heap, "NAME", "name of the heap (" DEFAULT_HEAP ")"},
-	[TGD_CONFIG_RESERVE] = {"reserve", set_reserve, "SIZE", "addresses to reserve; the heap never outgrows them (64G)"},
-	[TGD_CONFIG_LIMIT] = {"limit", set_limit, "SIZE", "memory that the heap may use (half of the machine's)"},
-	[TGD_CONFIG_BASE] = {"base", set_base, "ADDRESS", "where the heap lies in every process (the daemon chooses)"},
-	[TGD_CONFIG_MODE] = {"mode", set_mode, "OCTAL", "mode of the socket: who may attach (0600; 0660 with --group)"},
+	[TGD_CONFIG_RESERVE] = {"reserve", set_reserve, "SIZE",
+				"addresses to reserve; the heap never outgrows them (64G)"},
+	[TGD_CONFIG_LIMIT] = {"limit", set_limit, "SIZE",
+			      "memory that the heap may use (half of the machine's)"},
+	[TGD_CONFIG_BASE] = {"base", set_base, "ADDRESS",
+			     "where the heap lies in every process (the daemon chooses)"},
+	[TGD_CONFIG_MODE] = {"mode", set_mode, "OCTAL",
+			     "mode of the socket: who may attach (0600; 0660 with --group)"},
 	[TGD_CONFIG_GROUP] = {"group", set_group, "NAME", "group of the socket: who may attach"},
-	[TGD_CONFIG_IDLE_EXIT] = {"idle-exit", set_idle_exit, "SECONDS", "end when no client was attached for so long (0: never)"},
-	[TGD_CONFIG_LOG_LEVEL] = {"log-level", set_log_level, "LEVEL", "error, warning, info or debug (info)"},
+	[TGD_CONFIG_IDLE_EXIT] = {"idle-exit", set_idle_exit, "SECONDS",
+				  "end when no client was attached for so long (0: never)"},
+	[TGD_CONFIG_LOG_LEVEL] = {"log-level", set_log_level, "LEVEL",
+				  "error, warning, info or debug (info)"},
 };
 
 void tgd_config_init(struct tgd_config *config)
@@ -209,13 +233,14 @@ struct file {
 	const char *path;
 	unsigned line;
 	struct tgd_config *config;
-	unsigned seen;          /* bit (key): it was in the file already */
-	int error;              /* of the first mistake, which is described in `why` */
+	unsigned seen; /* bit (key): it was in the file already */
+	int error;     /* of the first mistake, which is described in `why` */
 	char *why;
 	size_t why_size;
 };
 
-static __attribute__((format(printf, 2, 3))) void file_error(struct file *file, const char *format, ...)
+static __attribute__((format(printf, 2, 3))) void file_error(struct file *file, const char *format,
+							     ...)
 {
 	va_list args;
 	int n;
@@ -231,8 +256,8 @@ static __attribute__((format(printf, 2, 3))) void file_error(struct file *file, 
 	va_end(args);
 }
 
-/* Gives inih one line, as fgets does.  Indentation goes, since inih takes an indented line for more of the one
- * before. */
+/* Gives inih one line, as fgets does.  Indentation goes, since inih takes an indented line for more
+ * of the one before. */
 static char *read_line(char *text, int size, void *stream)
 {
 	struct file *file = stream;
@@ -265,7 +290,9 @@ static int take_entry(void *user, const char *section, const char *name, const c
 	if (*section != '\0') {
 		file_error(file, "there are no sections in this file; remove [%s]", section);
 	} else if (key == TGD_CONFIG_KEYS) {
-		file_error(file, "there is no key \"%s\"; tgd --help lists them, without their dashes", name);
+		file_error(file,
+			   "there is no key \"%s\"; tgd --help lists them, without their dashes",
+			   name);
 	} else if ((file->seen & 1u << key) != 0) {
 		file_error(file, "%s is set twice", name);
 	} else {
@@ -281,7 +308,8 @@ static int take_entry(void *user, const char *section, const char *name, const c
 
 static int read_file(struct tgd_config *config, char *why, size_t why_size)
 {
-	struct file file = {.path = config->file, .config = config, .why = why, .why_size = why_size};
+	struct file file = {
+		.path = config->file, .config = config, .why = why, .why_size = why_size};
 	int r;
 
 	file.stream = fopen(config->file, "re");
@@ -319,7 +347,8 @@ static int complete(struct tgd_config *config, char *why, size_t why_size)
 	if ((config->set & 1u << TGD_CONFIG_SOCKET) == 0) {
 		r = tgp_socket_path(NULL, config->socket, sizeof(config->socket));
 		if (r < 0) {
-			refuse(why, why_size, "the path of the socket that the environment gives (TG_SOCKET, "
+			refuse(why, why_size,
+			       "the path of the socket that the environment gives (TG_SOCKET, "
 			       "XDG_RUNTIME_DIR) is too long; use --socket");
 			return r;
 		}
@@ -331,7 +360,8 @@ static int complete(struct tgd_config *config, char *why, size_t why_size)
 	if (config->limit_bytes > config->reserve_bytes) {
 		tgp_format_size(config->limit_bytes, limit, sizeof(limit));
 		tgp_format_size(config->reserve_bytes, reserve, sizeof(reserve));
-		return refuse(why, why_size, "the limit (%s) is over the reservation (%s); raise --reserve", limit,
+		return refuse(why, why_size,
+			      "the limit (%s) is over the reservation (%s); raise --reserve", limit,
 			      reserve);
 	}
 	return 0;
@@ -341,13 +371,15 @@ static int complete(struct tgd_config *config, char *why, size_t why_size)
 
 enum { OPTION_CONFIG = 1000, OPTION_HELP, OPTION_VERSION };
 
-static int take_option(struct tgd_config *config, int option, const char *text, char *why, size_t why_size)
+static int take_option(struct tgd_config *config, int option, const char *text, char *why,
+		       size_t why_size)
 {
 	char reason[256] = "";
 
 	if (option == OPTION_CONFIG) {
 		if (*text == '\0' || strlen(text) >= sizeof(config->file))
-			return refuse(why, why_size, "--config: a path has 1 to %zu bytes", sizeof(config->file) - 1);
+			return refuse(why, why_size, "--config: a path has 1 to %zu bytes",
+				      sizeof(config->file) - 1);
 		strcpy(config->file, text);
 		return 0;
 	}
@@ -365,8 +397,8 @@ static int wrong_option(int option, const char *word, char *why, size_t why_size
 	return refuse(why, why_size, "there is no option %s; see tgd --help", word);
 }
 
-int tgd_config_from_args(struct tgd_config *config, int argc, char **argv, enum tgd_config_action *ret_action,
-			 char *why, size_t why_size)
+int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
+			 enum tgd_config_action *ret_action, char *why, size_t why_size)
 {
 	struct option options[TGD_CONFIG_KEYS + 4] = {
 		{"config", required_argument, NULL, OPTION_CONFIG},
@@ -377,7 +409,8 @@ int tgd_config_from_args(struct tgd_config *config, int argc, char **argv, enum 
 	unsigned key;
 
 	for (key = 0; key < TGD_CONFIG_KEYS; key++)
-		options[3 + key] = (struct option){keys[key].name, required_argument, NULL, (int)key};
+		options[3 + key] =
+			(struct option){keys[key].name, required_argument, NULL, (int)key};
 	tgd_config_init(config);
 	config->argc = argc;
 	config->argv = argv;
@@ -394,7 +427,8 @@ int tgd_config_from_args(struct tgd_config *config, int argc, char **argv, enum 
 			return r;
 	}
 	if (optind < argc)
-		return refuse(why, why_size, "\"%s\" is not an option; see tgd --help", argv[optind]);
+		return refuse(why, why_size, "\"%s\" is not an option; see tgd --help",
+			      argv[optind]);
 	if (config->file[0] != '\0') {
 		r = read_file(config, why, why_size);
 		if (r < 0)
@@ -407,7 +441,8 @@ int tgd_config_from_args(struct tgd_config *config, int argc, char **argv, enum 
 	return 0;
 }
 
-int tgd_config_reload(const struct tgd_config *config, struct tgd_config *ret, char *why, size_t why_size)
+int tgd_config_reload(const struct tgd_config *config, struct tgd_config *ret, char *why,
+		      size_t why_size)
 {
 	enum tgd_config_action action;
 	struct tgd_config new;
@@ -425,15 +460,21 @@ void tgd_config_print_help(FILE *to)
 	unsigned key;
 
 	fputs("Usage: tgd [OPTION]...\n"
-	      "Owns a heap that processes share, and serves it on a Unix socket until SIGTERM.\n\n", to);
+	      "Owns a heap that processes share, and serves it on a Unix socket until SIGTERM.\n\n",
+	      to);
 	for (key = 0; key < TGD_CONFIG_KEYS; key++) {
 		snprintf(option, sizeof(option), "--%s %s", keys[key].name, keys[key].value);
 		fprintf(to, "  %-20s %s\n", option, keys[key].help);
 	}
-	fprintf(to, "  %-20s %s\n", "--config FILE", "read these options from a file, without their dashes: key = value");
+	fprintf(to, "  %-20s %s\n", "--config FILE",
+		"read these options from a file, without their dashes: key = value");
 	fprintf(to, "  %-20s %s\n", "--help", "this text");
 	fprintf(to, "  %-20s %s\n", "--version", "the version");
-	fputs("\nSIZE is a number of bytes with K, M, G or T behind it for powers of 1024: 512M, 1.5G.\n"
-	      "What the command line says counts more than the file.  SIGHUP: read the limit from the file again.\n"
-	      "\"ready\" in the log (standard error) says that clients can attach.  See tgd(8), tgctl(1).\n", to);
+	fputs("\nSIZE is a number of bytes with K, M, G or T behind it for powers of 1024: 512M, "
+	      "1.5G.\n"
+	      "What the command line says counts more than the file.  SIGHUP: read the limit from "
+	      "the file again.\n"
+	      "\"ready\" in the log (standard error) says that clients can attach.  See tgd(8), "
+	      "tgctl(1).\n",
+	      to);
 }

@@ -31,15 +31,15 @@ struct tgd_config {
 	char heap[TGS_HEAP_NAME_SIZE];
 	uint64_t reserve_bytes;
 	uint64_t limit_bytes;
-	uint64_t base;          /* 0: the daemon chooses */
-	mode_t mode;            /* of the socket */
-	gid_t group;            /* of the socket; (gid_t)-1: the daemon's own */
-	unsigned idle_exit_s;   /* 0: never */
+	uint64_t base;        /* 0: the daemon chooses */
+	mode_t mode;          /* of the socket */
+	gid_t group;          /* of the socket; (gid_t)-1: the daemon's own */
+	unsigned idle_exit_s; /* 0: never */
 	enum tgd_log_level log_level;
-	char file[PATH_MAX];    /* "": none */
-	unsigned set;           /* bit (key): somebody set it */
-	unsigned set_by_args;   /* bit (key): on the command line, so that the file does not count */
-	int argc;               /* the command line, for a reload */
+	char file[PATH_MAX];  /* "": none */
+	unsigned set;         /* bit (key): somebody set it */
+	unsigned set_by_args; /* bit (key): on the command line, so that the file does not count */
+	int argc;             /* the command line, for a reload */
 	char **argv;
 };
 
@@ -53,12 +53,15 @@ enum tgd_config_action {
 /* Everything at its default and nothing set. */
 void tgd_config_init(struct tgd_config *config);
 
-/* Reads the command line and the file that it names.  0 with what to do, or -EINVAL (or what reading the file said)
- * with a sentence in `why`, which names the option or file:line.  `argv` must stay until the last reload. */
-int tgd_config_from_args(struct tgd_config *config, int argc, char **argv, enum tgd_config_action *ret_action,
-			 char *why, size_t why_size);
+/* Reads the command line and the file that it names.  0 with what to do, or -EINVAL (or what
+ * reading the file said) with a sentence in `why`, which names the option or file:line.  `argv`
+ * must stay until the last reload. */
+int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
+			 enum tgd_config_action *ret_action, char *why, size_t why_size);
 
-/* Reads the same command line, and the file as it is now, into *ret.  Returns as tgd_config_from_args. */
-int tgd_config_reload(const struct tgd_config *config, struct tgd_config *ret, char *why, size_t why_size);
+/* Reads the same command line, and the file as it is now, into *ret.  Returns as
+ * tgd_config_from_args. */
+int tgd_config_reload(const struct tgd_config *config, struct tgd_config *ret, char *why,
+		      size_t why_size);
 
 void tgd_config_print_help(FILE *to);

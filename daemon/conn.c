@@ -1,18 +1,20 @@
 /* conn.c - bytes between a socket and frames, with limits in both directions.
  *
- * Raw events and our own recvmsg and sendmsg: a bufferevent would read() and so lose descriptors, both those that we
- * send and those that a peer pushes on us.  evbuffers are only the byte queues; an empty one holds no memory, so an idle
- * connection costs its struct.
+ * Raw events and our own recvmsg and sendmsg: a bufferevent would read() and so lose descriptors,
+ * both those that we send and those that a peer pushes on us.  evbuffers are only the byte queues;
+ * an empty one holds no memory, so an idle connection costs its struct.
  *
- * Input is read into one buffer of the process, and only while all frames read so far have been handled.  Handling
- * stops (and with it reading) when
+ * Input is read into one buffer of the process, and only while all frames read so far have been
+ * handled.  Handling stops (and with it reading) when
  *   - unsent output is over HIGH, until it is under LOW: a peer that does not read is not listened to;
  *   - FRAMES were handled in this wake-up, until the next turn of the loop: one peer cannot starve the others;
  *   - the owner holds the connection.
- * So a peer costs at most one read and one frame of input, and HIGH and one reply of output, whatever it does.
+ * So a peer costs at most one read and one frame of input, and HIGH and one reply of output,
+ * whatever it does.
  *
- * OPEN -> ENDING (only output is left) -> CLOSED (no socket; `closed` is called from the loop, once).
- * Nothing is freed in here but by tgd_conn_free: functions change the state, and callbacks act on it when they are done.
+ * OPEN -> ENDING (only output is left) -> CLOSED (no socket; `closed` is called from the loop,
+ * once). Nothing is freed in here but by tgd_conn_free: functions change the state, and callbacks
+ * act on it when they are done.
  */
 #include "daemon/conn.h"
 
@@ -34,14 +36,14 @@
 #include "shm/base.h"
 
 #define READ_SIZE (64u * 1024)
-#define RETRY_MS 100     /* until descriptors in flight may have been taken by those they are for */
+#define RETRY_MS  100 /* until descriptors in flight may have been taken by those they are for */
 
 enum conn_state { OPEN, ENDING, CLOSED };
 
 /* What the one timer of a connection waits for. */
 enum timer_use {
 	TIMER_IDLE,
-	TIMER_DEADLINE,          /* the owner's */
+	TIMER_DEADLINE, /* the owner's */
 	TIMER_STALL,
 	TIMER_LINGER,
 };
@@ -51,19 +53,19 @@ struct tgd_conn {
 	void *owner;
 	enum conn_state state;
 	int fd;
-	bool reading, writing;   /* the event is added */
-	bool throttled;          /* output was over HIGH and is not under LOW yet */
+	bool reading, writing; /* the event is added */
+	bool throttled;        /* output was over HIGH and is not under LOW yet */
 	bool held;
-	bool waits;              /* `soon` will handle the frames that are left */
-	bool handling;           /* a frame is; who handles it flushes afterwards */
+	bool waits;    /* `soon` will handle the frames that are left */
+	bool handling; /* a frame is; who handles it flushes afterwards */
 	bool told_closed;
 	enum timer_use timer_use;
-	const char *why;         /* of a deadline, an end, or a close */
+	const char *why; /* of a deadline, an end, or a close */
 	struct event read_event, write_event;
-	struct event timer;      /* something did not happen in time */
-	struct event soon;       /* next turn of the loop, or a retry: go on */
+	struct event timer; /* something did not happen in time */
+	struct event soon;  /* next turn of the loop, or a retry: go on */
 	struct evbuffer *in, *out;
-	int fds[TGP_FDS_MAX];    /* ride on the byte `fds_at` of `out` */
+	int fds[TGP_FDS_MAX]; /* ride on the byte `fds_at` of `out` */
 	size_t n_fds, fds_at;
 };
 
@@ -171,8 +173,8 @@ static void flush(struct tgd_conn *conn)
 		return;
 	}
 	if (sent < 0 && sent != -EAGAIN) {
-		tgd_conn_close(conn, sent == -EPIPE || sent == -ECONNRESET ? "the peer closed it" :
-				     "sending failed");
+		tgd_conn_close(conn, sent == -EPIPE || sent == -ECONNRESET ? "the peer closed it"
+									   : "sending failed");
 		return;
 	}
 	if (evbuffer_get_length(conn->out) == 0) {
@@ -280,7 +282,8 @@ static void flush_and_go_on(struct tgd_conn *conn)
 {
 	while (conn->state != CLOSED) {
 		flush(conn);
-		if (!conn->throttled || conn->state != OPEN || evbuffer_get_length(conn->out) >= TGD_CONN_LOW)
+		if (!conn->throttled || conn->state != OPEN ||
+		    evbuffer_get_length(conn->out) >= TGD_CONN_LOW)
 			break;
 		conn->throttled = false;
 		conn->waits = true;
@@ -352,7 +355,8 @@ static void on_soon(evutil_socket_t fd, short what, void *arg)
 
 /* ---- life ---- */
 
-int tgd_conn_new(struct event_base *base, int fd, const struct tgd_conn_ops *ops, void *owner, struct tgd_conn **ret)
+int tgd_conn_new(struct event_base *base, int fd, const struct tgd_conn_ops *ops, void *owner,
+		 struct tgd_conn **ret)
 {
 	struct tgd_conn *conn = calloc(1, sizeof(*conn));
 
@@ -437,14 +441,16 @@ bool tgd_conn_all_read(const struct tgd_conn *conn)
 
 	if (conn->state == CLOSED)
 		return true;
-	return evbuffer_get_length(conn->out) == 0 && ioctl(conn->fd, SIOCOUTQ, &unread) == 0 && unread == 0;
+	return evbuffer_get_length(conn->out) == 0 && ioctl(conn->fd, SIOCOUTQ, &unread) == 0 &&
+	       unread == 0;
 }
 
 bool tgd_conn_hung_up(const struct tgd_conn *conn)
 {
 	struct pollfd p = {.fd = conn->fd, .events = POLLRDHUP};
 
-	return conn->state != OPEN || (poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0);
+	return conn->state != OPEN ||
+	       (poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0);
 }
 
 int tgd_conn_fd(const struct tgd_conn *conn)

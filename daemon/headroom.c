@@ -1,7 +1,8 @@
 /* headroom.c - read what the kernel says about free memory, and count it down.
  *
- * All files are small text files of the kernel's; each is read whole into a buffer on the stack.  Numbers that do not
- * parse count as "no limit": a kernel or a container that hides a file must not stop the heap.
+ * All files are small text files of the kernel's; each is read whole into a buffer on the stack.
+ * Numbers that do not parse count as "no limit": a kernel or a container that hides a file must not
+ * stop the heap.
  */
 #include "daemon/headroom.h"
 
@@ -15,10 +16,10 @@
 
 #include "shm/base.h"
 
-#define FRESH_MS 100
-#define RESERVE_MIN (UINT64_C(64) << 20)
+#define FRESH_MS     100
+#define RESERVE_MIN  (UINT64_C(64) << 20)
 #define RESERVE_PART 50 /* a 50th: 2 % */
-#define PATH_SIZE 4096
+#define PATH_SIZE    4096
 
 void tgd_headroom_init(struct tgd_headroom *headroom)
 {
@@ -107,7 +108,8 @@ static uint64_t cgroup_number(const char *dir, const char *file)
 
 static uint64_t cgroup_left(const char *dir)
 {
-	uint64_t limit = tgs_min(cgroup_number(dir, "memory.max"), cgroup_number(dir, "memory.high"));
+	uint64_t limit =
+		tgs_min(cgroup_number(dir, "memory.max"), cgroup_number(dir, "memory.high"));
 	uint64_t current, droppable = 0;
 	char path[PATH_SIZE + 32], text[8192];
 

@@ -4,7 +4,8 @@
  *   free pages   are free for the page heap too, and such of their state as has memory is all zero
  *   lists        each span is in the list of its holder, and nothing else is
  *   counters     are what the walk finds
- *   memory       stands behind every page of a span, and behind the free pages of which the page heap says so
+ *   memory       stands behind every page of a span, and behind the free pages of which the page
+ *                heap says so
  */
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -18,7 +19,7 @@
 #include "shm/check.h"
 
 __attribute__((format(printf, 2, 3))) static void complain(struct tgd_check *check,
-							     const char *format, ...)
+							   const char *format, ...)
 {
 	va_list args;
 
@@ -39,7 +40,8 @@ static void expect(struct tgd_check *check, const char *what, uint64_t is, uint6
 			 (unsigned long long)is, (unsigned long long)should);
 }
 
-/* One area of state, in which a page has `stride` bytes: those of a free page, block by block where there is memory. */
+/* One area of state, in which a page has `stride` bytes: those of a free page, block by block where
+ * there is memory. */
 static bool area_is_zero(const struct tgd_heap *heap, uint64_t at, uint64_t stride, uint64_t page)
 {
 	uint64_t from = at + page * stride;
@@ -150,8 +152,9 @@ static void check_list(const struct tgd_heap *heap, const struct tgd_list *list,
 			break;
 		}
 		if (span.owner != owner || (class != TGS_CLASSES_ALL && span.class != class))
-			complain(check, "the span at page %u is in the list of slot %u, not its own",
-				 page, owner);
+			complain(check,
+				 "the span at page %u is in the list of slot %u, not its own", page,
+				 owner);
 		spans++;
 		pages += span.n_pages;
 	}
@@ -168,7 +171,7 @@ static void check_list(const struct tgd_heap *heap, const struct tgd_list *list,
 static void check_lists(const struct tgd_heap *heap, struct tgd_check *check)
 {
 	const struct tgd_lease *lease = &heap->lease;
-	struct totals all = { 0 };
+	struct totals all = {0};
 	unsigned i;
 
 	for (i = 0; i < heap->holders.slots_used; i++)
@@ -219,7 +222,7 @@ static int collect_pending(const struct tgd_heap *heap, struct tgs_pending_set *
 
 void tgd_heap_check(const struct tgd_heap *heap, struct tgd_check *ret)
 {
-	struct tgs_pending_set pending = { 0 };
+	struct tgs_pending_set pending = {0};
 	struct tgs_span span;
 	uint64_t page = 0;
 

@@ -27,9 +27,9 @@ struct tgd_heap {
 	struct tgd_roots roots;
 	uint64_t limit_pages;
 	uint64_t n_refused;
-	uint64_t sweep_at_ms;           /* next sweep of central */
-	uint64_t sweep_wait_ms;         /* and how long to wait for the one after it */
-	uint64_t pressed_at_ms;         /* when the clients were last asked for what they hoard */
+	uint64_t sweep_at_ms;   /* next sweep of central */
+	uint64_t sweep_wait_ms; /* and how long to wait for the one after it */
+	uint64_t pressed_at_ms; /* when the clients were last asked for what they hoard */
 	char why[256];
 };
 

@@ -1,7 +1,7 @@
 /* heap-info.c - tables about a heap, for tgctl: clients, classes, spans, map, roots, totals.
  *
- * Nothing here changes anything.  Shared bits are read while clients work, so counts of objects are a snapshot; counts
- * of spans and pages are the daemon's own and exact.
+ * Nothing here changes anything.  Shared bits are read while clients work, so counts of objects are
+ * a snapshot; counts of spans and pages are the daemon's own and exact.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -19,8 +19,8 @@ void tgd_heap_status(const struct tgd_heap *heap, struct tgd_heap_status *ret)
 	*ret = (struct tgd_heap_status){
 		.base = heap->view.map->base,
 		.reserve_bytes = heap->view.geometry.n_pages * TGS_PAGE_SIZE,
-		.limit_bytes = atomic_load_explicit(&heap->view.map->limit_bytes,
-						    memory_order_relaxed),
+		.limit_bytes =
+			atomic_load_explicit(&heap->view.map->limit_bytes, memory_order_relaxed),
 		.span_bytes = lease->n_pages * TGS_PAGE_SIZE,
 		.peak_span_bytes = lease->peak_pages * TGS_PAGE_SIZE,
 		.resident_bytes = tgd_backing_resident(&heap->backing),
@@ -138,12 +138,12 @@ bool tgd_heap_span_from(const struct tgd_heap *heap, uint64_t page, struct tgd_s
 	return true;
 }
 
-/* The class that has most pages of [page, end); `span` is the first span that reaches into it or lies behind it, and is
- * moved on.  False: no span is left. */
+/* The class that has most pages of [page, end); `span` is the first span that reaches into it or
+ * lies behind it, and is moved on.  False: no span is left. */
 static bool main_class(const struct tgd_heap *heap, uint64_t page, uint64_t end,
 		       struct tgs_span *span, uint32_t *ret_class)
 {
-	uint64_t pages[TGS_CLASSES_ALL] = { 0 };
+	uint64_t pages[TGS_CLASSES_ALL] = {0};
 	unsigned i, most = 0;
 	bool any = true;
 

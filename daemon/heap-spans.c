@@ -1,11 +1,12 @@
 /* heap-spans.c - spans given to slots and taken back.
  *
- * A grant, in this order: pages are chosen, they and their state are backed, the page map entries are written, the reply
- * is sent (by the caller).  Whatever fails before the entries leaves everything as it was, but for pages that have
- * memory now and stay idle.
+ * A grant, in this order: pages are chosen, they and their state are backed, the page map entries
+ * are written, the reply is sent (by the caller).  Whatever fails before the entries leaves
+ * everything as it was, but for pages that have memory now and stay idle.
  *
- * Before a request is refused for want of memory, the heap does all it can at once: settles the dead, sweeps central,
- * gives idle pages back (they may be the wrong ones), and asks the clients for what they hoard.
+ * Before a request is refused for want of memory, the heap does all it can at once: settles the
+ * dead, sweeps central, gives idle pages back (they may be the wrong ones), and asks the clients
+ * for what they hoard.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -46,7 +47,8 @@ static uint64_t pages_left(const struct tgd_heap *heap)
 	return heap->limit_pages - tgs_min(heap->limit_pages, heap->lease.n_pages);
 }
 
-/* New spans of a small class, side by side: as many of `count` as there is memory for.  Returns how many. */
+/* New spans of a small class, side by side: as many of `count` as there is memory for.  Returns how
+ * many. */
 static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsigned count,
 		     struct tgd_grant *ret)
 {
@@ -66,11 +68,11 @@ static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsig
 		bool zero = tgd_backing_use(&heap->backing, page, n_pages);
 
 		tgd_lease_create(&heap->lease, page, n_pages, class, slot);
-		ret[i] = (struct tgd_grant){ .page = page,
-					     .free = class == TGS_CLASS_TINY ?
-							     TGS_PAGE_SIZE / 16 :
-							     tgs_classes[class].n_slots,
-					     .zero = zero };
+		ret[i] = (struct tgd_grant){.page = page,
+					    .free = class == TGS_CLASS_TINY
+							    ? TGS_PAGE_SIZE / 16
+							    : tgs_classes[class].n_slots,
+					    .zero = zero};
 	}
 	tgd_scavenge_note(&heap->scavenge);
 	return count;
@@ -173,8 +175,7 @@ int tgd_heap_put_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 					     (unsigned long long)pages[i]);
 		for (j = 0; j < i; j++) {
 			if (pages[j] == pages[i])
-				return tgd_heap_fail(heap, -EINVAL,
-						     "page %llu is named twice",
+				return tgd_heap_fail(heap, -EINVAL, "page %llu is named twice",
 						     (unsigned long long)pages[i]);
 		}
 	}
@@ -185,8 +186,9 @@ int tgd_heap_put_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 	return 0;
 }
 
-/* A run whose address is a multiple of so many pages.  Page 0 lies at a multiple of 4 MiB and no more, so beyond that
- * page numbers do not tell: a longer run is taken, and what is too much goes back. */
+/* A run whose address is a multiple of so many pages.  Page 0 lies at a multiple of 4 MiB and no
+ * more, so beyond that page numbers do not tell: a longer run is taken, and what is too much goes
+ * back. */
 static int alloc_aligned(struct tgd_heap *heap, uint64_t n_pages, uint64_t align, uint64_t *ret)
 {
 	uint64_t zero_page = (uint64_t)(uintptr_t)heap->view.data >> TGS_PAGE_SHIFT;
@@ -225,7 +227,7 @@ static int try_large(struct tgd_heap *heap, unsigned slot, uint64_t n_pages, uin
 		give_back(heap, page, n_pages);
 		return r;
 	}
-	*ret = (struct tgd_grant){ .page = page, .free = 1 };
+	*ret = (struct tgd_grant){.page = page, .free = 1};
 	ret->zero = tgd_backing_use(&heap->backing, page, n_pages);
 	tgd_lease_create(&heap->lease, page, n_pages, 0, slot);
 	tgd_scavenge_note(&heap->scavenge);
@@ -298,6 +300,6 @@ int tgd_heap_resize(struct tgd_heap *heap, uint32_t client_id, unsigned slot, ui
 	}
 	if (n_pages < span.n_pages)
 		tgd_lease_resize(&heap->lease, &span, n_pages);
-	*ret = (struct tgd_grant){ .page = page, .zero = zero };
+	*ret = (struct tgd_grant){.page = page, .zero = zero};
 	return 0;
 }

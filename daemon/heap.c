@@ -1,7 +1,8 @@
 /* heap.c - makes and ends a heap; its clients, slots, roots, limit, and background work.
  *
- * The pieces know nothing of each other beyond what their headers say; this file puts them together.  Spans are given
- * and taken back in heap-spans.c, tables for tgctl come from heap-info.c, the check is heap-check.c.
+ * The pieces know nothing of each other beyond what their headers say; this file puts them
+ * together.  Spans are given and taken back in heap-spans.c, tables for tgctl come from heap-
+ * info.c, the check is heap-check.c.
  */
 #include "daemon/heap.h"
 
@@ -20,8 +21,9 @@
 #include "shm/remote.h"
 #include "shm/span.h"
 
-/* Where a heap may lie in every process: far from where the kernel puts programs, libraries, heaps and stacks by
- * itself.  ThreadSanitizer leaves programs only a few ranges; this is the one below its own memory. */
+/* Where a heap may lie in every process: far from where the kernel puts programs, libraries, heaps
+ * and stacks by itself.  ThreadSanitizer leaves programs only a few ranges; this is the one below
+ * its own memory. */
 #if defined(__SANITIZE_THREAD__)
 #define BASE_FIRST UINT64_C(0x1000000000)
 #define BASE_STEP  UINT64_C(0x0400000000)
@@ -251,8 +253,8 @@ static int find_client(struct tgd_heap *heap, uint32_t client_id, uint32_t *ret)
 {
 	int r = tgd_holders_find(&heap->holders, client_id, ret);
 
-	return r < 0 ? tgd_heap_fail(heap, r, "there is no client %u, or it has ended", client_id) :
-		       0;
+	return r < 0 ? tgd_heap_fail(heap, r, "there is no client %u, or it has ended", client_id)
+		     : 0;
 }
 
 int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint32_t *ret)
@@ -273,12 +275,12 @@ int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 int tgd_heap_client_add(struct tgd_heap *heap, uint32_t pid, uint64_t start_time, uint32_t uid,
 			uint32_t gid, uint32_t flags, const char *name, uint32_t *ret_client_id)
 {
-	struct tgd_holder_new what = { .pid = pid,
-				       .start_time = start_time,
-				       .uid = uid,
-				       .gid = gid,
-				       .flags = flags,
-				       .name = name ? name : "" };
+	struct tgd_holder_new what = {.pid = pid,
+				      .start_time = start_time,
+				      .uid = uid,
+				      .gid = gid,
+				      .flags = flags,
+				      .name = name ? name : ""};
 	int r;
 
 	if (flags & ~TGD_HOLDER_RECLAIM)
@@ -342,8 +344,7 @@ static bool object_is_live(const struct tgd_heap *heap, uint64_t ref)
 	uint64_t at = ref - heap->view.geometry.data_at;
 
 	/* Only where the page map was written does looking touch no hole. */
-	if (ref < heap->view.geometry.data_at ||
-	    at >> TGS_PAGE_SHIFT >= heap->lease.end_page ||
+	if (ref < heap->view.geometry.data_at || at >> TGS_PAGE_SHIFT >= heap->lease.end_page ||
 	    !tgd_backing_has_page(&heap->backing, at >> TGS_PAGE_SHIFT))
 		return false;
 	return tgs_object_find(&heap->view, heap->view.base + ref, &object) == TGS_FOUND &&
@@ -390,10 +391,11 @@ int tgd_heap_set_limit(struct tgd_heap *heap, uint64_t bytes)
 	uint64_t all;
 
 	if (bytes < TGS_PAGE_SIZE || bytes > reserve)
-		return tgd_heap_fail(
-			heap, -EINVAL,
-			"a limit of %llu bytes is not between %u (a page) and %llu (the reservation)",
-			(unsigned long long)bytes, TGS_PAGE_SIZE, (unsigned long long)reserve);
+		return tgd_heap_fail(heap, -EINVAL,
+				     "a limit of %llu bytes is not between %u (a page) and %llu "
+				     "(the reservation)",
+				     (unsigned long long)bytes, TGS_PAGE_SIZE,
+				     (unsigned long long)reserve);
 	if (bytes < used)
 		return tgd_heap_fail(
 			heap, -EBUSY,
@@ -427,7 +429,8 @@ uint64_t tgd_heap_trim(struct tgd_heap *heap)
 	return pages * TGS_PAGE_SIZE + heap->scavenge.state_bytes - state;
 }
 
-/* Central's spans get freed into without a message, so somebody has to look; less often when nothing was found. */
+/* Central's spans get freed into without a message, so somebody has to look; less often when
+ * nothing was found. */
 static int sweep(struct tgd_heap *heap, uint64_t now_ms)
 {
 	bool done;
@@ -442,8 +445,7 @@ static int sweep(struct tgd_heap *heap, uint64_t now_ms)
 		heap->sweep_wait_ms = 0;
 	if (!done)
 		return 0;
-	heap->sweep_wait_ms =
-		tgs_min(tgs_max(2 * heap->sweep_wait_ms, SWEEP_MIN_MS), SWEEP_MAX_MS);
+	heap->sweep_wait_ms = tgs_min(tgs_max(2 * heap->sweep_wait_ms, SWEEP_MIN_MS), SWEEP_MAX_MS);
 	heap->sweep_at_ms = now_ms + heap->sweep_wait_ms;
 	return (int)heap->sweep_wait_ms;
 }

@@ -1,7 +1,7 @@
 /* holders.c - the client table and the slot table: private arrays, mirrored in the map.
  *
- * An entry of the map is written before its state says LIVE, and a slot's owner before the slot says in_use, so that
- * whoever reads them in the map after a crash finds them whole.
+ * An entry of the map is written before its state says LIVE, and a slot's owner before the slot
+ * says in_use, so that whoever reads them in the map after a crash finds them whole.
  */
 #include "daemon/holders.h"
 
@@ -114,7 +114,7 @@ int tgd_holders_add(struct tgd_holders *holders, const struct tgd_holder_new *wh
 	if (r < 0)
 		return r;
 	client = &holders->table[index];
-	*client = (struct tgd_holder){ .flags = what->flags };
+	*client = (struct tgd_holder){.flags = what->flags};
 	/* Opened now, so that giving spans back never fails for want of it. */
 	if (what->flags & TGD_HOLDER_RECLAIM) {
 		r = tgd_holders_open_slot(holders, index, &closet);

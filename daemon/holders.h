@@ -1,14 +1,14 @@
 /* holders.h - which processes use the heap, and which thread slots are theirs.
  *
- * The truth is private; the client table and the slot table in the map are kept in step with it, so that the next daemon
- * finds what this one knew.  A client id is its index in the table with a generation above it: an id that was
- * once given out never means another client.
+ * The truth is private; the client table and the slot table in the map are kept in step with it, so
+ * that the next daemon finds what this one knew.  A client id is its index in the table with a
+ * generation above it: an id that was once given out never means another client.
  *
  *   client   FREE -> LIVE (add) -> DEAD (end) -> FREE (remove, when it has no slot left)
  *   slot     free -> in use by a client (open) -> free (close, when it holds no span)
  *
- * A client with TG_RECLAIM has one slot more, its closet: spans that none of its threads uses, but that hold objects
- * which must die with it, and so must not become central's (design.md 6).
+ * A client with TG_RECLAIM has one slot more, its closet: spans that none of its threads uses, but
+ * that hold objects which must die with it, and so must not become central's (design.md 6).
  */
 #pragma once
 
@@ -20,31 +20,31 @@
 #include "shm/region.h"
 
 #define TGD_HOLDER_INDEX_BITS 14
-#define TGD_HOLDER_RECLAIM 1u  /* TG_RECLAIM of tg.h, as it comes over the wire */
-#define TGD_HOLDER_NONE UINT32_MAX
+#define TGD_HOLDER_RECLAIM    1u /* TG_RECLAIM of tg.h, as it comes over the wire */
+#define TGD_HOLDER_NONE       UINT32_MAX
 
 struct tgd_holder {
-	uint32_t state;         /* enum tgs_client_state */
+	uint32_t state; /* enum tgs_client_state */
 	uint32_t id;
-	uint32_t n_slots;       /* the closet counts */
-	uint16_t first_slot;    /* of its slots; TGS_SLOT_NONE ends the list */
-	uint16_t closet;        /* TGS_SLOT_NONE: it has none */
+	uint32_t n_slots;    /* the closet counts */
+	uint16_t first_slot; /* of its slots; TGS_SLOT_NONE ends the list */
+	uint16_t closet;     /* TGS_SLOT_NONE: it has none */
 	uint32_t flags;
 };
 
 struct tgd_holder_slot {
-	uint32_t client;        /* index; TGD_HOLDER_NONE: free, or the daemon's own */
-	uint16_t next, prev;    /* among its client's slots */
+	uint32_t client;     /* index; TGD_HOLDER_NONE: free, or the daemon's own */
+	uint16_t next, prev; /* among its client's slots */
 };
 
 struct tgd_holders {
 	const struct tgs_heap *view;
 	struct tgd_backing *backing;
-	uint32_t n_used;        /* entries of the table ever used */
+	uint32_t n_used; /* entries of the table ever used */
 	uint32_t n_live, n_dead;
 	uint32_t n_closets;
-	uint32_t slots_used;    /* slots ever used */
-	uint32_t n_slots;       /* in use by clients, closets not counted */
+	uint32_t slots_used; /* slots ever used */
+	uint32_t n_slots;    /* in use by clients, closets not counted */
 	struct tgd_holder table[TGS_CLIENTS_MAX];
 	struct tgd_holder_slot slot[TGS_SLOTS_MAX];
 };

@@ -1,8 +1,8 @@
 /* lease.c - page map entries, lists of spans, and the counters that follow from them.
  *
- * Entries are written with release: a client that reads an entry sees the backed, zeroed state behind it.  All pages of
- * a small span have an entry, with the distance to the first; a large span has one, since a pointer into its middle
- * is no object.
+ * Entries are written with release: a client that reads an entry sees the backed, zeroed state
+ * behind it.  All pages of a small span have an entry, with the distance to the first; a large span
+ * has one, since a pointer into its middle is no object.
  */
 #include "daemon/lease.h"
 
@@ -14,7 +14,7 @@
 
 static void list_init(struct tgd_list *list)
 {
-	*list = (struct tgd_list){ .head = TGD_PAGE_NONE, .tail = TGD_PAGE_NONE };
+	*list = (struct tgd_list){.head = TGD_PAGE_NONE, .tail = TGD_PAGE_NONE};
 }
 
 int tgd_lease_init(struct tgd_lease *lease, const struct tgs_heap *view, struct tgd_pages *pages,
@@ -51,7 +51,8 @@ void tgd_lease_done(struct tgd_lease *lease)
 	lease->partial_bits = NULL;
 }
 
-/* Entries that were never written may be a hole in the file; reading one would make the kernel fill it. */
+/* Entries that were never written may be a hole in the file; reading one would make the kernel fill
+ * it. */
 static bool has_entry(const struct tgd_lease *lease, uint64_t page)
 {
 	return page < lease->end_page &&
@@ -89,15 +90,15 @@ static struct tgd_list *list_of(struct tgd_lease *lease, const struct tgs_span *
 {
 	if (span->owner != TGS_SLOT_CENTRAL)
 		return &lease->slot[span->owner];
-	return is_partial(lease, span->page) ? &lease->partial[span->class] :
-					       &lease->full[span->class];
+	return is_partial(lease, span->page) ? &lease->partial[span->class]
+					     : &lease->full[span->class];
 }
 
 static void list_add(struct tgd_lease *lease, struct tgd_list *list, const struct tgs_span *span)
 {
 	uint32_t page = (uint32_t)span->page;
 
-	lease->links[page] = (struct tgd_lease_link){ .prev = TGD_PAGE_NONE, .next = list->head };
+	lease->links[page] = (struct tgd_lease_link){.prev = TGD_PAGE_NONE, .next = list->head};
 	if (list->head != TGD_PAGE_NONE)
 		lease->links[list->head].prev = page;
 	else
@@ -108,8 +109,7 @@ static void list_add(struct tgd_lease *lease, struct tgd_list *list, const struc
 	list->n_pages += span->n_pages;
 }
 
-static void list_remove(struct tgd_lease *lease, struct tgd_list *list,
-			const struct tgs_span *span)
+static void list_remove(struct tgd_lease *lease, struct tgd_list *list, const struct tgs_span *span)
 {
 	struct tgd_lease_link link = lease->links[span->page];
 
@@ -211,7 +211,7 @@ void tgd_lease_rotate(struct tgd_lease *lease, const struct tgs_span *span)
 	if (list->tail == page)
 		return;
 	list_remove(lease, list, span);
-	lease->links[page] = (struct tgd_lease_link){ .prev = list->tail, .next = TGD_PAGE_NONE };
+	lease->links[page] = (struct tgd_lease_link){.prev = list->tail, .next = TGD_PAGE_NONE};
 	lease->links[list->tail].next = page;
 	list->tail = page;
 	lease->n_orphans += span->owner == TGS_SLOT_CENTRAL;
@@ -239,8 +239,8 @@ static void clear_word(_Atomic uint64_t *word)
 		atomic_store_explicit(word, 0, memory_order_relaxed);
 }
 
-/* The span is empty, but a client may have left what no object accounts for: flags, a bit published by mistake, bits
- * beyond the last slot.  Free pages have no state, whoever scribbled there. */
+/* The span is empty, but a client may have left what no object accounts for: flags, a bit published
+ * by mistake, bits beyond the last slot.  Free pages have no state, whoever scribbled there. */
 static void clear_state(const struct tgd_lease *lease, const struct tgs_span *span)
 {
 	const struct tgs_heap *view = lease->view;

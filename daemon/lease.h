@@ -1,12 +1,14 @@
 /* lease.h - which slot holds which span: the page map, and a list for each holder.
  *
- * The only writer of the page map.  A span is in exactly one list: that of the slot which holds it, or, if that
- * is central, of its class's partial spans (with room) or full ones.  So settling a client takes time in the spans that
- * it holds, whatever the size of the heap.  The lists' links lie in private memory, by first page.
+ * The only writer of the page map.  A span is in exactly one list: that of the slot which holds it,
+ * or, if that is central, of its class's partial spans (with room) or full ones.  So settling a
+ * client takes time in the spans that it holds, whatever the size of the heap.  The lists' links
+ * lie in private memory, by first page.
  *
  *   create    pages of the page heap, backed, state zero -> a span of a slot
  *   move      from one holder to another
- *   destroy   an empty span -> state cleared, entries cleared, pages free: in this order, so that whoever comes after a
+ *   destroy   an empty span -> state cleared, entries cleared, pages free: in this order, so that
+ *             whoever comes after a
  *             crash never finds a free page with state
  */
 #pragma once
@@ -24,7 +26,7 @@
 
 /* Spans, linked; the last one added is first. */
 struct tgd_list {
-	uint32_t head, tail;    /* first page; TGD_PAGE_NONE: empty */
+	uint32_t head, tail; /* first page; TGD_PAGE_NONE: empty */
 	uint64_t n_spans, n_pages;
 };
 
@@ -36,16 +38,16 @@ struct tgd_lease {
 	const struct tgs_heap *view;
 	struct tgd_pages *pages;
 	struct tgd_backing *backing;
-	struct tgd_lease_link *links;   /* by first page */
-	uint64_t *partial_bits;         /* by first page: which of central's two lists */
+	struct tgd_lease_link *links;        /* by first page */
+	uint64_t *partial_bits;              /* by first page: which of central's two lists */
 	struct tgd_list slot[TGS_SLOTS_MAX]; /* TGS_SLOT_CENTRAL's stays empty */
 	struct tgd_list partial[TGS_CLASSES_ALL];
 	struct tgd_list full[TGS_CLASSES_ALL];
 	uint64_t class_spans[TGS_CLASSES_ALL];
 	uint64_t class_pages[TGS_CLASSES_ALL];
 	uint64_t n_spans, n_pages, peak_pages;
-	uint64_t n_orphans;             /* spans of central's */
-	uint64_t end_page;              /* all pages ever in a span are below */
+	uint64_t n_orphans; /* spans of central's */
+	uint64_t end_page;  /* all pages ever in a span are below */
 };
 
 int tgd_lease_init(struct tgd_lease *lease, const struct tgs_heap *view, struct tgd_pages *pages,
@@ -62,7 +64,8 @@ bool tgd_lease_from(const struct tgd_lease *lease, uint64_t page, struct tgs_spa
 void tgd_lease_create(struct tgd_lease *lease, uint64_t page, uint64_t n_pages, unsigned class,
 		      unsigned slot);
 
-/* Changes the holder, in the page map first.  To central it goes as full; see tgd_lease_set_partial. */
+/* Changes the holder, in the page map first.  To central it goes as full; see
+ * tgd_lease_set_partial. */
 void tgd_lease_move(struct tgd_lease *lease, struct tgs_span *span, unsigned slot);
 
 /* A span of central's: whether it has room. */

@@ -1,11 +1,12 @@
 /* listen.c - one daemon a path, whatever was left behind there.
  *
- * A socket file says nothing about whether anybody listens, so whoever serves PATH holds a lock on PATH.lock, which the
- * kernel gives up for a process that dies.  With the lock held, a socket at PATH is a leftover and is removed; anything
- * else at PATH is somebody's file and is not touched.
- * The lock file is removed at the end.  Another daemon may have opened it before that and get its lock after, on a file
- * that has no name any more; so who gets the lock looks whether the file still is the one at that name, or tries again.
- * The socket gets its mode before it listens, so nobody can connect under a wrong one.
+ * A socket file says nothing about whether anybody listens, so whoever serves PATH holds a lock on
+ * PATH.lock, which the kernel gives up for a process that dies.  With the lock held, a socket at
+ * PATH is a leftover and is removed; anything else at PATH is somebody's file and is not touched.
+ * The lock file is removed at the end.  Another daemon may have opened it before that and get its
+ * lock after, on a file that has no name any more; so who gets the lock looks whether the file
+ * still is the one at that name, or tries again. The socket gets its mode before it listens, so
+ * nobody can connect under a wrong one.
  */
 #include "daemon/listen.h"
 
@@ -36,7 +37,9 @@ static int refuse_in_use(int lock_fd, const char *path, char *why, size_t why_si
 
 	pid[n > 0 ? n : 0] = '\0';
 	pid[strcspn(pid, "\n")] = '\0';
-	snprintf(why, why_size, "another tgd (pid %s) serves %s; stop it (tgctl --socket %s stop), or use another --socket",
+	snprintf(why, why_size,
+		 "another tgd (pid %s) serves %s; stop it (tgctl --socket %s stop), or use another "
+		 "--socket",
 		 pid[0] != '\0' ? pid : "unknown", path, path);
 	return -EADDRINUSE;
 }
@@ -51,8 +54,9 @@ static int try_lock(struct tgd_listener *listener, char *why, size_t why_size)
 	if (fd < 0)
 		return refuse(-errno, why, why_size, "cannot open", listener->lock_path);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? refuse_in_use(fd, listener->path, why, why_size) :
-					      refuse(-errno, why, why_size, "cannot lock", listener->lock_path);
+		return errno == EWOULDBLOCK
+			       ? refuse_in_use(fd, listener->path, why, why_size)
+			       : refuse(-errno, why, why_size, "cannot lock", listener->lock_path);
 	if (fstat(fd, &opened) < 0)
 		return refuse(-errno, why, why_size, "cannot look at", listener->lock_path);
 	if (stat(listener->lock_path, &at_name) < 0 || at_name.st_dev != opened.st_dev ||
@@ -75,7 +79,8 @@ static int take_lock(struct tgd_listener *listener, char *why, size_t why_size)
 		return r;
 	n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
 	if (ftruncate(listener->lock_fd, 0) < 0 || pwrite(listener->lock_fd, pid, n, 0) != n)
-		return refuse(errno != 0 ? -errno : -EIO, why, why_size, "cannot write to", listener->lock_path);
+		return refuse(errno != 0 ? -errno : -EIO, why, why_size, "cannot write to",
+			      listener->lock_path);
 	return 0;
 }
 
@@ -84,7 +89,8 @@ static bool somebody_listens(const struct sockaddr_un *address)
 {
 	TGS_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	return fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN);
+	return fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
+			   errno == EAGAIN);
 }
 
 static int remove_leftover(const struct sockaddr_un *address, char *why, size_t why_size)
@@ -95,18 +101,20 @@ static int remove_leftover(const struct sockaddr_un *address, char *why, size_t 
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : refuse(-errno, why, why_size, "cannot look at", path);
 	if (!S_ISSOCK(st.st_mode)) {
-		snprintf(why, why_size, "%s is there and is no socket; remove it, or use another --socket", path);
+		snprintf(why, why_size,
+			 "%s is there and is no socket; remove it, or use another --socket", path);
 		return -EEXIST;
 	}
 	if (somebody_listens(address)) {
-		snprintf(why, why_size, "another program listens on %s; stop it, or use another --socket", path);
+		snprintf(why, why_size,
+			 "another program listens on %s; stop it, or use another --socket", path);
 		return -EADDRINUSE;
 	}
 	return unlink(path) < 0 ? refuse(-errno, why, why_size, "cannot remove the old", path) : 0;
 }
 
-static int bind_and_listen(int fd, const struct sockaddr_un *address, const struct tgd_access *access, char *why,
-			   size_t why_size)
+static int bind_and_listen(int fd, const struct sockaddr_un *address,
+			   const struct tgd_access *access, char *why, size_t why_size)
 {
 	const char *path = address->sun_path;
 	mode_t old = umask(0177);
@@ -126,8 +134,8 @@ static int bind_and_listen(int fd, const struct sockaddr_un *address, const stru
 	return r;
 }
 
-int tgd_listen(struct tgd_listener *listener, const char *path, const struct tgd_access *access, int *ret_fd,
-	       char *why, size_t why_size)
+int tgd_listen(struct tgd_listener *listener, const char *path, const struct tgd_access *access,
+	       int *ret_fd, char *why, size_t why_size)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	TGS_CLOSE int fd = -1;

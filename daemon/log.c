@@ -1,9 +1,10 @@
 /* log.c - lines on standard error.
  *
- * A line has a time stamp, the level, and the event: what happened, to whom (client id, pid, uid, name), and figures.
- * The journal adds its own time stamps and takes the level as "<N>" in front, so a line for it has only these.
- * A line is written with one write(2), so lines of several processes on one pipe do not mix, and only if standard
- * error can take it now: a reader who has stopped must not stop the daemon.  What was dropped is counted and told.
+ * A line has a time stamp, the level, and the event: what happened, to whom (client id, pid, uid,
+ * name), and figures. The journal adds its own time stamps and takes the level as "<N>" in front,
+ * so a line for it has only these. A line is written with one write(2), so lines of several
+ * processes on one pipe do not mix, and only if standard error can take it now: a reader who has
+ * stopped must not stop the daemon.  What was dropped is counted and told.
  */
 #include "daemon/log.h"
 
@@ -69,8 +70,8 @@ static int put_head(char *line, size_t size, enum tgd_log_level level)
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
-	return snprintf(line, size, "%s.%03ldZ tgd[%d] %s: ", stamp, now.tv_nsec / 1000000, (int)getpid(),
-			level_names[level]);
+	return snprintf(line, size, "%s.%03ldZ tgd[%d] %s: ", stamp, now.tv_nsec / 1000000,
+			(int)getpid(), level_names[level]);
 }
 
 /* A pipe that has room says so only when it takes a whole line at once. */
@@ -105,8 +106,8 @@ void tgd_log(enum tgd_log_level level, const char *format, ...)
 		return;
 	if (n_dropped > 0 && can_write()) {
 		head = put_head(line, sizeof(line), TGD_LOG_WARNING);
-		body = snprintf(line + head, sizeof(line) - head, "%lu lines of this log were lost: nobody read it",
-				n_dropped);
+		body = snprintf(line + head, sizeof(line) - head,
+				"%lu lines of this log were lost: nobody read it", n_dropped);
 		n_dropped = 0;
 		put_line(line, head + body);
 	}

@@ -1,9 +1,10 @@
 /* peer.c - credentials and identity of a peer, from the kernel alone.
  *
- * A pid names a process only while that process lives; a pidfd names it for good.  The kernel can give the pidfd of
- * whoever connected (SO_PEERPIDFD, Linux 6.5).  Before that we open one by pid, and then make sure that the pid was
- * not used again between the connect and now: its process must have started before we accepted the connection.
- * Pid and start time together are the identity that outlives this daemon, so they go into the client table.
+ * A pid names a process only while that process lives; a pidfd names it for good.  The kernel can
+ * give the pidfd of whoever connected (SO_PEERPIDFD, Linux 6.5).  Before that we open one by pid,
+ * and then make sure that the pid was not used again between the connect and now: its process must
+ * have started before we accepted the connection. Pid and start time together are the identity that
+ * outlives this daemon, so they go into the client table.
  */
 #include "daemon/peer.h"
 
@@ -36,7 +37,8 @@ static uint64_t ticks_since_boot(void)
 	long hz = sysconf(_SC_CLK_TCK);
 
 	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (uint64_t)now.tv_sec * (uint64_t)hz + (uint64_t)now.tv_nsec / (UINT64_C(1000000000) / (uint64_t)hz);
+	return (uint64_t)now.tv_sec * (uint64_t)hz +
+	       (uint64_t)now.tv_nsec / (UINT64_C(1000000000) / (uint64_t)hz);
 }
 
 /* To be called right after accept.  -errno of getsockopt. */
@@ -47,7 +49,10 @@ int tgd_peer_get(int sock, struct tgd_peer *ret)
 
 	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
 		return -errno;
-	*ret = (struct tgd_peer){.pid = cred.pid, .uid = cred.uid, .gid = cred.gid, .accepted_at = ticks_since_boot()};
+	*ret = (struct tgd_peer){.pid = cred.pid,
+				 .uid = cred.uid,
+				 .gid = cred.gid,
+				 .accepted_at = ticks_since_boot()};
 	return 0;
 }
 
@@ -73,8 +78,8 @@ static bool in_group(const struct tgd_peer *peer, int sock, gid_t gid)
 	return false;
 }
 
-/* The same rule as the kernel's for the socket file, checked again on the connection itself: the file may have been
- * changed by others, or reached through a descriptor. */
+/* The same rule as the kernel's for the socket file, checked again on the connection itself: the
+ * file may have been changed by others, or reached through a descriptor. */
 bool tgd_peer_may_connect(const struct tgd_peer *peer, int sock, const struct tgd_access *access)
 {
 	if (peer->uid == 0)
@@ -92,7 +97,8 @@ bool tgd_peer_may_administer(const struct tgd_peer *peer)
 	return peer->uid == 0 || peer->uid == geteuid();
 }
 
-/* The process's start time in clock ticks after boot.  -errno; -ENODATA: the kernel wrote what we cannot read. */
+/* The process's start time in clock ticks after boot.  -errno; -ENODATA: the kernel wrote what we
+ * cannot read. */
 static int read_start_time(pid_t pid, uint64_t *ret)
 {
 	TGS_CLOSE int fd = -1;
@@ -109,7 +115,8 @@ static int read_start_time(pid_t pid, uint64_t *ret)
 		return -errno;
 	text[n] = '\0';
 
-	/* Field 2 is the program's name in parentheses, which may itself hold spaces and parentheses. */
+	/* Field 2 is the program's name in parentheses, which may itself hold spaces and
+	 * parentheses. */
 	p = strrchr(text, ')');
 	for (field = 2; p != NULL && field < START_TIME_FIELD; field++) {
 		p = strchr(p, ' ');
@@ -134,7 +141,8 @@ static int pidfd_of_peer(const struct tgd_peer *peer, int sock, bool *ret_certai
 		if (fd < 0)
 			return -errno;
 	}
-	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+	/* Nobody reads it, but an event loop wants what it watches not to block. */
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
 		int r = -errno;
 
 		close(fd);
@@ -150,31 +158,34 @@ static bool has_exited(int pidfd)
 	return poll(&p, 1, 0) != 0;
 }
 
-/* A descriptor that becomes readable when the peer's process ends (the caller's), and when that process started, in
- * clock ticks after boot.  On failure `why` has a sentence.  -ESRCH: the process is gone, or cannot be seen from
- * here; or what the kernel says. */
-int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd, uint64_t *ret_start_time,
-			  char *why, size_t why_size)
+/* A descriptor that becomes readable when the peer's process ends (the caller's), and when that
+ * process started, in clock ticks after boot.  On failure `why` has a sentence.  -ESRCH: the
+ * process is gone, or cannot be seen from here; or what the kernel says. */
+int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd,
+			  uint64_t *ret_start_time, char *why, size_t why_size)
 {
 	uint64_t start_time;
 	bool certain;
 	int fd, r;
 
 	if (peer->pid <= 0) {
-		snprintf(why, why_size, "your process is in a pid namespace that tgd cannot see; "
+		snprintf(why, why_size,
+			 "your process is in a pid namespace that tgd cannot see; "
 			 "run tgd in the outermost of the namespaces concerned");
 		return -ESRCH;
 	}
 	fd = pidfd_of_peer(peer, sock, &certain);
 	if (fd < 0) {
-		snprintf(why, why_size, "tgd cannot watch process %d: %s", (int)peer->pid, strerror(-fd));
+		snprintf(why, why_size, "tgd cannot watch process %d: %s", (int)peer->pid,
+			 strerror(-fd));
 		return fd;
 	}
 	r = read_start_time(peer->pid, &start_time);
 	if (r == 0 && (has_exited(fd) || (!certain && start_time > peer->accepted_at)))
 		r = -ESRCH;
 	if (r < 0) {
-		snprintf(why, why_size, "tgd cannot tell when process %d was started (from /proc/%d/stat): %s",
+		snprintf(why, why_size,
+			 "tgd cannot tell when process %d was started (from /proc/%d/stat): %s",
 			 (int)peer->pid, (int)peer->pid, strerror(-r));
 		close(fd);
 		return r;

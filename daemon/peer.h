@@ -8,7 +8,7 @@
 
 /* Of the process that connected, at the time when it did. */
 struct tgd_peer {
-	pid_t pid;            /* 0: a process that this pid namespace does not see */
+	pid_t pid; /* 0: a process that this pid namespace does not see */
 	uid_t uid;
 	gid_t gid;
 	uint64_t accepted_at; /* when we looked, in clock ticks after boot */
@@ -27,8 +27,8 @@ bool tgd_peer_may_connect(const struct tgd_peer *peer, int sock, const struct tg
 
 bool tgd_peer_may_administer(const struct tgd_peer *peer);
 
-int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd, uint64_t *ret_start_time,
-			  char *why, size_t why_size);
+int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd,
+			  uint64_t *ret_start_time, char *why, size_t why_size);
 
 /* Sends a signal to the process behind a pidfd: 0 or -errno. */
 int tgd_peer_signal(int pidfd, int signal_number);

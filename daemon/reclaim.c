@@ -1,8 +1,9 @@
 /* reclaim.c - see reclaim.h.
  *
- * Under TG_RECLAIM an object that nobody published dies, unless a living thread has freed it already and keeps that free
- * in its buffer: were it freed twice, the second free would hit whatever lives there by then.  So each slice begins by
- * collecting the buffers of all slots in use.
+ * Under TG_RECLAIM an object that nobody published dies, unless a living thread has freed it
+ * already and keeps that free in its buffer: were it freed twice, the second free would hit
+ * whatever lives there by then.  So each slice begins by collecting the buffers of all slots in
+ * use.
  */
 #include "daemon/reclaim.h"
 
@@ -17,7 +18,7 @@
 void tgd_reclaim_init(struct tgd_reclaim *reclaim, struct tgd_central *central,
 		      struct tgd_holders *holders)
 {
-	*reclaim = (struct tgd_reclaim){ .central = central, .holders = holders };
+	*reclaim = (struct tgd_reclaim){.central = central, .holders = holders};
 }
 
 void tgd_reclaim_add(struct tgd_reclaim *reclaim, uint32_t client)
@@ -34,8 +35,7 @@ static void next_client(struct tgd_reclaim *reclaim)
 	reclaim->first = (reclaim->first + 1) % TGS_CLIENTS_MAX;
 	reclaim->n_queued--;
 	if (reclaim->n_queued > 0)
-		reclaim->slot =
-			reclaim->holders->table[reclaim->queue[reclaim->first]].first_slot;
+		reclaim->slot = reclaim->holders->table[reclaim->queue[reclaim->first]].first_slot;
 }
 
 static int collect_pending(const struct tgd_reclaim *reclaim, struct tgs_pending_set *ret)
@@ -89,7 +89,7 @@ static unsigned take_spans(struct tgd_reclaim *reclaim, const struct tgd_holder 
 static unsigned settle_client(struct tgd_reclaim *reclaim, uint32_t client, unsigned budget)
 {
 	const struct tgd_holder *holder = &reclaim->holders->table[client];
-	struct tgs_pending_set pending = { 0 };
+	struct tgs_pending_set pending = {0};
 
 	budget = settle_slots(reclaim, budget);
 	if (budget == 0)

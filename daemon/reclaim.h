@@ -3,12 +3,14 @@
  * In this order, for each client in the queue:
  *
  *   1. every slot: the step in flight is completed or dropped, the frees in its buffer are applied
- *   2. every span of every slot: harvested; with TG_RECLAIM its unpublished objects die; then it is freed if empty,
+ *   2. every span of every slot: harvested; with TG_RECLAIM its unpublished objects die; then it is
+ *   freed if empty,
  *      else central's
  *   3. every slot is nobody's, then the client's entry is
  *
- * Each step can be run again from any point, and the next piece of work is found from the lists alone, so there is no
- * state to lose between two slices.  The time is linear in the slots and spans of the client.
+ * Each step can be run again from any point, and the next piece of work is found from the lists
+ * alone, so there is no state to lose between two slices.  The time is linear in the slots and
+ * spans of the client.
  */
 #pragma once
 
@@ -21,11 +23,11 @@
 struct tgd_reclaim {
 	struct tgd_central *central;
 	struct tgd_holders *holders;
-	uint64_t n_recovered;                  /* clients settled since the start */
+	uint64_t n_recovered; /* clients settled since the start */
 	uint32_t n_queued;
-	uint32_t first;                        /* index in the ring below */
-	uint32_t slot;                         /* of the first client: next to settle; TGS_SLOT_NONE: all are */
-	uint32_t queue[TGS_CLIENTS_MAX];       /* ring of client indexes */
+	uint32_t first; /* index in the ring below */
+	uint32_t slot;  /* of the first client: next to settle; TGS_SLOT_NONE: all are */
+	uint32_t queue[TGS_CLIENTS_MAX]; /* ring of client indexes */
 };
 
 void tgd_reclaim_init(struct tgd_reclaim *reclaim, struct tgd_central *central,

@@ -1,8 +1,9 @@
 /* request.c - one handler a message, found by table; the heap does the work.
  *
- * A handler fills the answer and returns 0, or a negative errno value with a sentence.  Who may ask what is in the table
- * (attached or not) and, for what changes the heap for all, in admin.c.  Every request that changes the heap is followed
- * by its background work from the loop, never by the work itself, so that each answer is as fast as the next.
+ * A handler fills the answer and returns 0, or a negative errno value with a sentence.  Who may ask
+ * what is in the table (attached or not) and, for what changes the heap for all, in admin.c.  Every
+ * request that changes the heap is followed by its background work from the loop, never by the work
+ * itself, so that each answer is as fast as the next.
  */
 #include "daemon/request.h"
 
@@ -19,12 +20,13 @@
 #include "daemon/log.h"
 #include "shm/base.h"
 
-#define ATTACH_FLAGS 1u          /* TG_RECLAIM */
-#define UNREAD_ATTACHES_MAX 64u  /* of one user */
-#define SETTLE_SLICES 256u
-#define SETTLE_MS 20u
+#define ATTACH_FLAGS        1u  /* TG_RECLAIM */
+#define UNREAD_ATTACHES_MAX 64u /* of one user */
+#define SETTLE_SLICES       256u
+#define SETTLE_MS           20u
 
-typedef int handler_fn(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer);
+typedef int handler_fn(struct tgd_session *session, const Tgd__Request *request,
+		       struct tgd_answer *answer);
 
 int tgd_answer_refuse(struct tgd_answer *answer, int error, const char *format, ...)
 {
@@ -60,18 +62,22 @@ void tgd_settle(struct tgd_context *context)
 
 /* ---- Hello, Attach, Detach ---- */
 
-static int handle_hello(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_hello(struct tgd_session *session, const Tgd__Request *request,
+			struct tgd_answer *answer)
 {
 	const Tgd__Hello *hello = request->hello;
 	Tgd__HelloReply *reply = &answer->body.hello;
 
 	if (session->state != TGD_SESSION_NEW)
-		return tgd_answer_refuse(answer, -EPROTO, "Hello is the first request of a connection only");
+		return tgd_answer_refuse(answer, -EPROTO,
+					 "Hello is the first request of a connection only");
 	if (hello->version < TGP_MIN_VERSION || hello->min_version > TGP_VERSION)
-		return tgd_answer_refuse(answer, -EPROTO, "no common version of the protocol: %s speaks %u to %u, "
-					 "this daemon (" PACKAGE_VERSION ") %u to %u; upgrade the older one",
-					 hello->program[0] != '\0' ? hello->program : "your program",
-					 hello->min_version, hello->version, TGP_MIN_VERSION, TGP_VERSION);
+		return tgd_answer_refuse(
+			answer, -EPROTO,
+			"no common version of the protocol: %s speaks %u to %u, "
+			"this daemon (" PACKAGE_VERSION ") %u to %u; upgrade the older one",
+			hello->program[0] != '\0' ? hello->program : "your program",
+			hello->min_version, hello->version, TGP_MIN_VERSION, TGP_VERSION);
 	tgd__hello_reply__init(reply);
 	reply->version = (uint32_t)tgs_min(hello->version, TGP_VERSION);
 	reply->program = "tgd " PACKAGE_VERSION;
@@ -106,10 +112,10 @@ static void on_client_exit(struct tgd_client *client)
 	end_client(client, "exited");
 }
 
-/* The process was a client before; what of that?  0: it may become a new client; 1: it is that client again;
- * negative: no. */
-static int consider_earlier(const Tgd__Attach *attach, struct tgd_client *earlier, uint64_t start_time,
-			    struct tgd_answer *answer)
+/* The process was a client before; what of that?  0: it may become a new client; 1: it is that
+ * client again; negative: no. */
+static int consider_earlier(const Tgd__Attach *attach, struct tgd_client *earlier,
+			    uint64_t start_time, struct tgd_answer *answer)
 {
 	if (earlier != NULL && earlier->start_time != start_time) {
 		end_client(earlier, "exited");
@@ -117,33 +123,42 @@ static int consider_earlier(const Tgd__Attach *attach, struct tgd_client *earlie
 	}
 	if (attach->client_id != 0) {
 		if (earlier == NULL || earlier->id != attach->client_id)
-			return tgd_answer_refuse(answer, -ESRCH, "your process is not client %u of this daemon; attach "
-						 "as a new one", attach->client_id);
+			return tgd_answer_refuse(
+				answer, -ESRCH,
+				"your process is not client %u of this daemon; attach "
+				"as a new one",
+				attach->client_id);
 		return 1;
 	}
 	if (earlier == NULL)
 		return 0;
 	if (earlier->session != NULL && !tgd_conn_hung_up(earlier->session->conn))
-		return tgd_answer_refuse(answer, -EALREADY, "your process is client %u already, by another connection",
+		return tgd_answer_refuse(answer, -EALREADY,
+					 "your process is client %u already, by another connection",
 					 earlier->id);
-	/* It executed another program, or lost its memory of us in another way: what it held is out of reach. */
+	/* It executed another program, or lost its memory of us in another way: what it held is out
+	 * of reach. */
 	end_client(earlier, "was forgotten by its process, which attaches anew");
 	return 0;
 }
 
-static int become_client(struct tgd_session *session, const Tgd__Attach *attach, struct tgd_client **ret,
-			 struct tgd_answer *answer)
+static int become_client(struct tgd_session *session, const Tgd__Attach *attach,
+			 struct tgd_client **ret, struct tgd_answer *answer)
 {
 	struct tgd_context *context = session->context;
-	struct tgd_client_new new = {.peer = &session->peer, .flags = attach->flags, .name = attach->name};
+	struct tgd_client_new new = {
+		.peer = &session->peer, .flags = attach->flags, .name = attach->name};
 	struct tgd_client *earlier;
 	int r;
 
 	if (context->n_clients >= context->max_sessions && attach->client_id == 0)
-		return tgd_answer_refuse(answer, -EMFILE, "%u processes are clients, as many as this daemon can watch; "
-					 "raise its limit of open files (ulimit -n)", context->n_clients);
-	r = tgd_peer_open_process(&session->peer, tgd_conn_fd(session->conn), &new.pidfd, &new.start_time,
-				  answer->why, sizeof(answer->why));
+		return tgd_answer_refuse(
+			answer, -EMFILE,
+			"%u processes are clients, as many as this daemon can watch; "
+			"raise its limit of open files (ulimit -n)",
+			context->n_clients);
+	r = tgd_peer_open_process(&session->peer, tgd_conn_fd(session->conn), &new.pidfd,
+				  &new.start_time, answer->why, sizeof(answer->why));
 	if (r < 0)
 		return r;
 	earlier = tgd_client_by_pid(context, session->peer.pid);
@@ -162,27 +177,34 @@ static int become_client(struct tgd_session *session, const Tgd__Attach *attach,
 	return 0;
 }
 
-static int check_attach(struct tgd_session *session, const Tgd__Attach *attach, struct tgd_answer *answer)
+static int check_attach(struct tgd_session *session, const Tgd__Attach *attach,
+			struct tgd_answer *answer)
 {
 	struct tgd_context *context = session->context;
 	const char *name = context->config->heap;
 	uid_t uid = session->peer.uid;
 
 	if (session->state != TGD_SESSION_GREETED)
-		return tgd_answer_refuse(answer, -EALREADY, "this connection has attached before; make a new one");
+		return tgd_answer_refuse(answer, -EALREADY,
+					 "this connection has attached before; make a new one");
 	if (attach->heap[0] != '\0' && strcmp(attach->heap, name) != 0)
-		return tgd_answer_refuse(answer, -ENOENT, "this daemon serves the heap \"%s\", not \"%s\"", name,
+		return tgd_answer_refuse(answer, -ENOENT,
+					 "this daemon serves the heap \"%s\", not \"%s\"", name,
 					 attach->heap);
 	if ((attach->flags & ~ATTACH_FLAGS) != 0)
-		return tgd_answer_refuse(answer, -EINVAL, "the flags 0x%x are not known to this daemon",
+		return tgd_answer_refuse(answer, -EINVAL,
+					 "the flags 0x%x are not known to this daemon",
 					 attach->flags & ~ATTACH_FLAGS);
 	if (uid != 0 && tgd_session_unread_attaches(context, uid) >= UNREAD_ATTACHES_MAX)
-		return tgd_answer_refuse(answer, -EAGAIN, "%u connections of uid %u have attached and not read the "
-					 "answer; try again when they have", UNREAD_ATTACHES_MAX, (unsigned)uid);
+		return tgd_answer_refuse(answer, -EAGAIN,
+					 "%u connections of uid %u have attached and not read the "
+					 "answer; try again when they have",
+					 UNREAD_ATTACHES_MAX, (unsigned)uid);
 	return 0;
 }
 
-static int handle_attach(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_attach(struct tgd_session *session, const Tgd__Request *request,
+			 struct tgd_answer *answer)
 {
 	const struct tgs_map_header *map = tgd_heap_view(session->context->heap)->map;
 	Tgd__AttachReply *reply = &answer->body.attach;
@@ -195,7 +217,8 @@ static int handle_attach(struct tgd_session *session, const Tgd__Request *reques
 	r = become_client(session, request->attach, &client, answer);
 	if (r < 0)
 		return r;
-	/* The kernel says that it is the same process, so a connection that it still has is one that it gave up. */
+	/* The kernel says that it is the same process, so a connection that it still has is one
+	 * that it gave up. */
 	if (client->session != NULL) {
 		struct tgd_session *old = client->session;
 
@@ -205,7 +228,8 @@ static int handle_attach(struct tgd_session *session, const Tgd__Request *reques
 	}
 	tgd_session_set_client(session, client);
 	session->state = TGD_SESSION_ATTACHED;
-	tgd_log(TGD_LOG_INFO, "%s %s (%s)", client->label, r > 0 ? "came back" : "attached", session->program);
+	tgd_log(TGD_LOG_INFO, "%s %s (%s)", client->label, r > 0 ? "came back" : "attached",
+		session->program);
 
 	tgd__attach_reply__init(reply);
 	reply->client_id = client->id;
@@ -220,7 +244,8 @@ static int handle_attach(struct tgd_session *session, const Tgd__Request *reques
 	return 0;
 }
 
-static int handle_detach(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_detach(struct tgd_session *session, const Tgd__Request *request,
+			 struct tgd_answer *answer)
 {
 	struct tgd_client *client = session->client;
 
@@ -234,7 +259,8 @@ static int handle_detach(struct tgd_session *session, const Tgd__Request *reques
 
 /* ---- slots, spans, roots ---- */
 
-static int handle_open_slot(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_open_slot(struct tgd_session *session, const Tgd__Request *request,
+			    struct tgd_answer *answer)
 {
 	Tgd__SlotReply *reply = &answer->body.slot;
 	unsigned slot;
@@ -251,9 +277,11 @@ static int handle_open_slot(struct tgd_session *session, const Tgd__Request *req
 	return 0;
 }
 
-static int handle_close_slot(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_close_slot(struct tgd_session *session, const Tgd__Request *request,
+			     struct tgd_answer *answer)
 {
-	int r = tgd_heap_close_slot(session->context->heap, session->client->id, request->close_slot->slot);
+	int r = tgd_heap_close_slot(session->context->heap, session->client->id,
+				    request->close_slot->slot);
 
 	return r < 0 ? heap_refuses(session, answer, r) : 0;
 }
@@ -278,64 +306,71 @@ static void put_grants(struct tgd_answer *answer, const struct tgd_grant *grants
 	answer->reply.spans = reply;
 }
 
-static int handle_get_spans(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_get_spans(struct tgd_session *session, const Tgd__Request *request,
+			    struct tgd_answer *answer)
 {
 	const Tgd__GetSpans *get = request->get_spans;
 	struct tgd_grant grants[TGP_SPANS_MAX];
 	unsigned n;
 	int r;
 
-	r = tgd_heap_get_spans(session->context->heap, session->client->id, get->slot, get->class_, get->count, grants,
-			       &n);
+	r = tgd_heap_get_spans(session->context->heap, session->client->id, get->slot, get->class_,
+			       get->count, grants, &n);
 	if (r < 0)
 		return heap_refuses(session, answer, r);
 	put_grants(answer, grants, n);
 	return 0;
 }
 
-static int handle_put_spans(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_put_spans(struct tgd_session *session, const Tgd__Request *request,
+			    struct tgd_answer *answer)
 {
 	const Tgd__PutSpans *put = request->put_spans;
 	int r;
 
-	r = tgd_heap_put_spans(session->context->heap, session->client->id, put->slot, put->pages, put->n_pages);
+	r = tgd_heap_put_spans(session->context->heap, session->client->id, put->slot, put->pages,
+			       put->n_pages);
 	return r < 0 ? heap_refuses(session, answer, r) : 0;
 }
 
-static int handle_get_large(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_get_large(struct tgd_session *session, const Tgd__Request *request,
+			    struct tgd_answer *answer)
 {
 	const Tgd__GetLarge *get = request->get_large;
 	struct tgd_grant grant;
 	int r;
 
-	r = tgd_heap_get_large(session->context->heap, session->client->id, get->slot, get->n_pages, get->align_pages,
-			       &grant);
+	r = tgd_heap_get_large(session->context->heap, session->client->id, get->slot, get->n_pages,
+			       get->align_pages, &grant);
 	if (r < 0)
 		return heap_refuses(session, answer, r);
 	put_grants(answer, &grant, 1);
 	return 0;
 }
 
-static int handle_resize(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_resize(struct tgd_session *session, const Tgd__Request *request,
+			 struct tgd_answer *answer)
 {
 	const Tgd__Resize *resize = request->resize;
 	struct tgd_grant grant;
 	int r;
 
-	r = tgd_heap_resize(session->context->heap, session->client->id, resize->slot, resize->page, resize->n_pages,
-			    &grant);
+	r = tgd_heap_resize(session->context->heap, session->client->id, resize->slot, resize->page,
+			    resize->n_pages, &grant);
 	if (r < 0)
 		return heap_refuses(session, answer, r);
 	put_grants(answer, &grant, 1);
 	return 0;
 }
 
-static int handle_root_set(struct tgd_session *session, const Tgd__Request *request, struct tgd_answer *answer)
+static int handle_root_set(struct tgd_session *session, const Tgd__Request *request,
+			   struct tgd_answer *answer)
 {
 	const Tgd__RootSet *set = request->root_set;
 	int r;
 
-	r = tgd_heap_root_set(session->context->heap, set->name, set->ref, set->compare, set->expected);
+	r = tgd_heap_root_set(session->context->heap, set->name, set->ref, set->compare,
+			      set->expected);
 	return r < 0 ? heap_refuses(session, answer, r) : 0;
 }
 
@@ -343,9 +378,9 @@ static int handle_root_set(struct tgd_session *session, const Tgd__Request *requ
 
 enum {
 	NEEDS_CLIENT = 1,
-	CHANGES = 2,             /* the heap may have work afterwards */
+	CHANGES = 2, /* the heap may have work afterwards */
 	ABOUT_SPANS = 4,
-	UNCOUNTED = 8,           /* not among the messages of Status */
+	UNCOUNTED = 8, /* not among the messages of Status */
 };
 
 static const struct handler {
@@ -376,7 +411,8 @@ static void count(struct tgd_session *session, unsigned flags)
 		session->client->messages++;
 }
 
-int tgd_request_handle(struct tgd_session *session, const Tgd__Request *request, char *why, size_t why_size)
+int tgd_request_handle(struct tgd_session *session, const Tgd__Request *request, char *why,
+		       size_t why_size)
 {
 	struct tgd_context *context = session->context;
 	const struct handler *handler;
@@ -388,14 +424,17 @@ int tgd_request_handle(struct tgd_session *session, const Tgd__Request *request,
 	answer.why[0] = '\0';
 	tgd__reply__init(&answer.reply);
 	answer.reply.id = request->id;
-	if ((unsigned)request->body_case >= TGS_ARRAY_LEN(handlers) || handlers[request->body_case].handle == NULL) {
-		snprintf(why, why_size, "there is no request of this kind (%d)", (int)request->body_case);
+	if ((unsigned)request->body_case >= TGS_ARRAY_LEN(handlers) ||
+	    handlers[request->body_case].handle == NULL) {
+		snprintf(why, why_size, "there is no request of this kind (%d)",
+			 (int)request->body_case);
 		return -EPROTO;
 	}
 	handler = &handlers[request->body_case];
 	count(session, handler->flags);
 	if ((handler->flags & NEEDS_CLIENT) != 0 && session->client == NULL)
-		r = tgd_answer_refuse(&answer, -ENOTCONN, "this connection has not attached; only an attached process "
+		r = tgd_answer_refuse(&answer, -ENOTCONN,
+				      "this connection has not attached; only an attached process "
 				      "can ask for this");
 	else
 		r = handler->handle(session, request, &answer);

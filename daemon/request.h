@@ -7,7 +7,8 @@
 #include "daemon/session.h"
 #include "proto/msg.h"
 
-/* A reply in the making.  Rows and cells lie in static storage: one request is handled at a time. */
+/* A reply in the making.  Rows and cells lie in static storage: one request is handled at a
+ * time. */
 struct tgd_answer {
 	Tgd__Reply reply;
 	union {
@@ -24,18 +25,20 @@ struct tgd_answer {
 		Tgd__Check check;
 		Tgd__Trimmed trimmed;
 	} body;
-	bool with_fds;          /* the heap's descriptors go with the reply */
-	bool later;             /* the reply follows when something has happened */
-	char why[512];          /* the sentence of an error */
+	bool with_fds; /* the heap's descriptors go with the reply */
+	bool later;    /* the reply follows when something has happened */
+	char why[512]; /* the sentence of an error */
 };
 
-/* Answers one request.  0: done, an error reply included; -EPROTO: the peer broke the rules, as `why` says, and was not
- * answered yet. */
-int tgd_request_handle(struct tgd_session *session, const Tgd__Request *request, char *why, size_t why_size);
+/* Answers one request.  0: done, an error reply included; -EPROTO: the peer broke the rules, as
+ * `why` says, and was not answered yet. */
+int tgd_request_handle(struct tgd_session *session, const Tgd__Request *request, char *why,
+		       size_t why_size);
 
 /* Writes the sentence of an error and returns the error. */
 int tgd_answer_refuse(struct tgd_answer *answer, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Settles clients that have ended, for a few milliseconds at most; more waits for the background. */
+/* Settles clients that have ended, for a few milliseconds at most; more waits for the
+ * background. */
 void tgd_settle(struct tgd_context *context);

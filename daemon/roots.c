@@ -1,7 +1,8 @@
 /* roots.c - see roots.h.
  *
- * A name is exchanged as under a sequence lock: generation odd, fence, name and hash, generation even.  The ref is 0
- * meanwhile, and is stored last.  Names are few and changes are rare, so the table is searched from its start.
+ * A name is exchanged as under a sequence lock: generation odd, fence, name and hash, generation
+ * even.  The ref is 0 meanwhile, and is stored last.  Names are few and changes are rare, so the
+ * table is searched from its start.
  */
 #include "daemon/roots.h"
 
@@ -10,10 +11,16 @@
 
 #include "shm/base.h"
 
+/* ThreadSanitizer does not know fences.  What it then misses is order between atomics, no data
+ * race. */
+#if defined(__SANITIZE_THREAD__)
+#pragma GCC diagnostic ignored "-Wtsan"
+#endif
+
 void tgd_roots_init(struct tgd_roots *roots, const struct tgs_heap *view,
 		    struct tgd_backing *backing)
 {
-	*roots = (struct tgd_roots){ .view = view, .backing = backing };
+	*roots = (struct tgd_roots){.view = view, .backing = backing};
 }
 
 /* The map is the daemon's to write; the view has it const because all others only read it. */
@@ -37,7 +44,8 @@ static uint64_t ref_of(const struct tgs_root *root)
 	return atomic_load_explicit(&root->ref, memory_order_relaxed);
 }
 
-/* The entry that has this name and leads somewhere, and, if there is none, the place for a new one (n_used: behind). */
+/* The entry that has this name and leads somewhere, and, if there is none, the place for a new one
+ * (n_used: behind). */
 static bool find(const struct tgd_roots *roots, const char *name, uint64_t *ret_index)
 {
 	uint32_t hash = hash_of(name);

@@ -1,7 +1,8 @@
 /* roots.h - the root table: names that lead to objects.
  *
- * The daemon is its only writer; clients read it in the map without asking, by the rules in layout.h.  An entry, once
- * used, keeps its name until another root needs the place; ref 0 says that there is no such root.
+ * The daemon is its only writer; clients read it in the map without asking, by the rules in
+ * layout.h.  An entry, once used, keeps its name until another root needs the place; ref 0 says
+ * that there is no such root.
  */
 #pragma once
 
@@ -15,15 +16,15 @@
 struct tgd_roots {
 	const struct tgs_heap *view;
 	struct tgd_backing *backing;
-	uint64_t n_used;        /* entries ever used, as in the map's header */
-	uint64_t n_roots;       /* of these: that lead to something */
+	uint64_t n_used;  /* entries ever used, as in the map's header */
+	uint64_t n_roots; /* of these: that lead to something */
 };
 
 void tgd_roots_init(struct tgd_roots *roots, const struct tgs_heap *view,
 		    struct tgd_backing *backing);
 
-/* As tgd_heap_root_set, but for the object, of which the caller knows that it is live.  -EAGAIN, -ENOENT, -ENOSPC,
- * -EINVAL, -ENAMETOOLONG, -ENOMEM. */
+/* As tgd_heap_root_set, but for the object, of which the caller knows that it is live.  -EAGAIN,
+ * -ENOENT, -ENOSPC, -EINVAL, -ENAMETOOLONG, -ENOMEM. */
 int tgd_roots_set(struct tgd_roots *roots, const char *name, uint64_t ref, bool compare,
 		  uint64_t expected);
 

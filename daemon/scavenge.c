@@ -1,7 +1,8 @@
 /* scavenge.c - see scavenge.h.
  *
- * A run of pages is taken out of the page heap, punched, and put back as scavenged, so nobody can be granted it in
- * between; then the state blocks are looked at, when the page heap says again that their pages are free.
+ * A run of pages is taken out of the page heap, punched, and put back as scavenged, so nobody can
+ * be granted it in between; then the state blocks are looked at, when the page heap says again that
+ * their pages are free.
  */
 #include "daemon/scavenge.h"
 
@@ -9,23 +10,22 @@
 
 #include "shm/base.h"
 
-#define SLICE_PAGES 128u    /* 1 MiB */
-#define QUANTUM_PAGES 8u    /* 64 KiB: less is not worth a system call, unless it is all there is */
-#define DECAY_MS 1000u
-#define DECAY_PART 4u
-#define REST_FACTOR 99u
-#define REST_MAX_MS 1000u
+#define SLICE_PAGES   128u /* 1 MiB */
+#define QUANTUM_PAGES 8u   /* 64 KiB: less is not worth a system call, unless it is all there is */
+#define DECAY_MS      1000u
+#define DECAY_PART    4u
+#define REST_FACTOR   99u
+#define REST_MAX_MS   1000u
 
 void tgd_scavenge_init(struct tgd_scavenge *scavenge, struct tgd_pages *pages,
 		       struct tgd_backing *backing)
 {
-	*scavenge = (struct tgd_scavenge){ .pages = pages, .backing = backing };
+	*scavenge = (struct tgd_scavenge){.pages = pages, .backing = backing};
 }
 
 void tgd_scavenge_note(struct tgd_scavenge *scavenge)
 {
-	scavenge->peak_pages =
-		tgs_max(scavenge->peak_pages, tgd_pages_in_use(scavenge->pages));
+	scavenge->peak_pages = tgs_max(scavenge->peak_pages, tgd_pages_in_use(scavenge->pages));
 }
 
 uint64_t tgd_scavenge_excess(const struct tgd_scavenge *scavenge)
@@ -45,7 +45,8 @@ static void decay(struct tgd_scavenge *scavenge, uint64_t now_ms)
 	tgd_scavenge_note(scavenge);
 	if (scavenge->decay_at_ms == 0)
 		scavenge->decay_at_ms = now_ms + DECAY_MS;
-	/* After a long sleep all the seconds missed count, but the peak is down after a few dozen of them. */
+	/* After a long sleep all the seconds missed count, but the peak is down after a few dozen
+	 * of them. */
 	while (now_ms >= scavenge->decay_at_ms) {
 		uint64_t above = scavenge->peak_pages - in_use;
 
@@ -94,7 +95,8 @@ int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms)
 	if (tgd_pages_free_backed(scavenge->pages) == 0)
 		return -1;
 	excess = tgd_scavenge_excess(scavenge);
-	/* A few pages over the goal wait until there are more, or until the peak has come all the way down. */
+	/* A few pages over the goal wait until there are more, or until the peak has come all the
+	 * way down. */
 	if (excess < QUANTUM_PAGES && scavenge->peak_pages > tgd_pages_in_use(scavenge->pages))
 		return (int)(scavenge->decay_at_ms - now_ms);
 	if (excess == 0)

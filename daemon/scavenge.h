@@ -1,12 +1,16 @@
 /* scavenge.h - gives idle pages back to the kernel, from the highest address, at a gentle pace.
  *
- * Idle: free, but with memory behind them.  What is kept, so that the next request needs no system call:
+ * Idle: free, but with memory behind them.  What is kept, so that the next request needs no system
+ * call:
  *
  *   goal      pages in use and idle together may be 110 % of the recent peak of pages in use
- *   peak      rises with the pages in use at once; every second it falls by a quarter of the way down to them
- *   pace      a slice gives back at most 1 MiB and at least 64 KiB (if there is so much), then rests 99 times as long as
+ *   peak      rises with the pages in use at once; every second it falls by a quarter of the way
+ *             down to them
+ *   pace      a slice gives back at most 1 MiB and at least 64 KiB (if there is so much), then
+ *             rests 99 times as long as
  *             it took: 1 % of the time
- *   limit     in use and idle together never exceed the heap's limit: that is kept at once, without the pace
+ *   limit     in use and idle together never exceed the heap's limit: that is kept at once, without
+ *             the pace
  *
  * With the pages goes their state, where a whole block of it belongs to free pages.
  */
@@ -21,10 +25,10 @@
 struct tgd_scavenge {
 	struct tgd_pages *pages;
 	struct tgd_backing *backing;
-	uint64_t peak_pages;    /* recent; decays */
-	uint64_t decay_at_ms;   /* next time that it falls; 0: not started */
+	uint64_t peak_pages;  /* recent; decays */
+	uint64_t decay_at_ms; /* next time that it falls; 0: not started */
 	uint64_t rest_until_ms;
-	uint64_t state_bytes;   /* of state given back, since the start */
+	uint64_t state_bytes; /* of state given back, since the start */
 };
 
 void tgd_scavenge_init(struct tgd_scavenge *scavenge, struct tgd_pages *pages,
@@ -36,7 +40,8 @@ void tgd_scavenge_note(struct tgd_scavenge *scavenge);
 /* Idle pages above the goal: how many. */
 uint64_t tgd_scavenge_excess(const struct tgd_scavenge *scavenge);
 
-/* A paced slice.  Returns milliseconds until the next one is due; -1: there is nothing to give back. */
+/* A paced slice.  Returns milliseconds until the next one is due; -1: there is nothing to give
+ * back. */
 int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms);
 
 /* Gives back up to n_pages idle pages now.  Returns how many. */

@@ -1,9 +1,10 @@
 /* server.c - owns all the rest and the event loop in which it happens.
  *
- * One thread, and nothing in it waits: sockets, signals, ends of processes and timers are events, and the heap's
- * background work is done in slices between them, by a timer of 0 ms, so that sockets are looked at after each slice.
- * Accepting has a budget, too, and stops for a second when no descriptors are left: the socket would stay readable and
- * the loop would spin.  How many connections there may be follows from the limit of open files: each may bring a pidfd.
+ * One thread, and nothing in it waits: sockets, signals, ends of processes and timers are events,
+ * and the heap's background work is done in slices between them, by a timer of 0 ms, so that
+ * sockets are looked at after each slice. Accepting has a budget, too, and stops for a second when
+ * no descriptors are left: the socket would stay readable and the loop would spin.  How many
+ * connections there may be follows from the limit of open files: each may bring a pidfd.
  */
 #include "daemon/server.h"
 
@@ -27,22 +28,22 @@
 #include "proto/size.h"
 #include "shm/base.h"
 
-#define ACCEPTS_A_TURN 64u
-#define ACCEPT_PAUSE_MS 1000
+#define ACCEPTS_A_TURN   64u
+#define ACCEPT_PAUSE_MS  1000
 #define FILES_OF_OUR_OWN 64u
-#define SESSIONS_MIN 16u
-#define N_SIGNALS 3
+#define SESSIONS_MIN     16u
+#define N_SIGNALS        3
 
 struct tgd_server {
-	struct tgd_context context;  /* first: a context is cast back to its server */
+	struct tgd_context context; /* first: a context is cast back to its server */
 	struct tgd_listener listener;
 	struct evconnlistener *accepting;
 	struct event *accept_again;
 	struct event *work;
 	struct event *idle;
 	struct event *signals[N_SIGNALS];
-	unsigned n_accepted;         /* since accept_again last ran */
-	bool work_is_near;           /* the timer is at 0 already */
+	unsigned n_accepted; /* since accept_again last ran */
+	bool work_is_near;   /* the timer is at 0 already */
 };
 
 uint64_t tgd_now_ms(void)
@@ -55,7 +56,8 @@ uint64_t tgd_now_ms(void)
 
 static void add_timer(struct event *timer, uint64_t ms)
 {
-	struct timeval tv = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+	struct timeval tv = {.tv_sec = (time_t)(ms / 1000),
+			     .tv_usec = (suseconds_t)(ms % 1000) * 1000};
 
 	evtimer_add(timer, &tv);
 }
@@ -112,7 +114,8 @@ static void on_idle(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	snprintf(why, sizeof(why), "no client was attached for %u s", server->context.config->idle_exit_s);
+	snprintf(why, sizeof(why), "no client was attached for %u s",
+		 server->context.config->idle_exit_s);
 	stop(&server->context, why);
 }
 
@@ -145,12 +148,14 @@ static void on_reload(evutil_socket_t number, short what, void *arg)
 	}
 	tgp_format_size(new.limit_bytes, text, sizeof(text));
 	if (tgd_heap_set_limit(server->context.heap, new.limit_bytes) < 0) {
-		tgd_log(TGD_LOG_ERROR, "SIGHUP: the limit cannot be %s: %s", text, tgd_heap_why(server->context.heap));
+		tgd_log(TGD_LOG_ERROR, "SIGHUP: the limit cannot be %s: %s", text,
+			tgd_heap_why(server->context.heap));
 		return;
 	}
 	config->limit_bytes = new.limit_bytes;
 	tgd_log(TGD_LOG_INFO, "SIGHUP: the limit is %s now%s", text,
-		(new.set_by_args & 1u << TGD_CONFIG_LIMIT) != 0 ? ", as the command line says" : "");
+		(new.set_by_args & 1u << TGD_CONFIG_LIMIT) != 0 ? ", as the command line says"
+								: "");
 	want_work(&server->context);
 }
 
@@ -168,23 +173,29 @@ static void turn_away(int fd, const struct tgd_peer *peer, int error, const char
 	n = tgp_reply_pack(&reply, frame, sizeof(frame));
 	if (n > 0)
 		(void)send(fd, frame, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-	tgd_log(TGD_LOG_WARNING, "turning away pid %d, uid %u: %s", (int)peer->pid, (unsigned)peer->uid, why);
+	tgd_log(TGD_LOG_WARNING, "turning away pid %d, uid %u: %s", (int)peer->pid,
+		(unsigned)peer->uid, why);
 }
 
-/* Root and the daemon's own user may have all connections that there are, any other user half of them. */
-static bool is_full(const struct tgd_context *context, const struct tgd_peer *peer, char *why, size_t why_size)
+/* Root and the daemon's own user may have all connections that there are, any other user half of
+ * them. */
+static bool is_full(const struct tgd_context *context, const struct tgd_peer *peer, char *why,
+		    size_t why_size)
 {
 	unsigned n = 0, max = context->max_sessions;
 	const struct tgd_session *session;
 
 	if (context->n_sessions >= max) {
-		snprintf(why, why_size, "%u connections are open, the most that this daemon takes; raise its limit of "
-			 "open files (ulimit -n)", context->n_sessions);
+		snprintf(why, why_size,
+			 "%u connections are open, the most that this daemon takes; raise its "
+			 "limit of "
+			 "open files (ulimit -n)",
+			 context->n_sessions);
 		return true;
 	}
 	if (tgd_peer_may_administer(peer) || context->n_sessions < max / 2)
 		return false;
-	DL_FOREACH(context->sessions, session)
+	DL_FOREACH (context->sessions, session)
 		n += session->peer.uid == peer->uid;
 	if (n < max / 2)
 		return false;
@@ -199,8 +210,8 @@ static void pause_accepting(struct tgd_server *server, unsigned ms)
 	add_timer(server->accept_again, ms);
 }
 
-static void on_accept(struct evconnlistener *accepting, evutil_socket_t fd, struct sockaddr *address, int size,
-		      void *arg)
+static void on_accept(struct evconnlistener *accepting, evutil_socket_t fd,
+		      struct sockaddr *address, int size, void *arg)
 {
 	struct tgd_server *server = arg;
 	struct tgd_context *context = &server->context;
@@ -214,15 +225,17 @@ static void on_accept(struct evconnlistener *accepting, evutil_socket_t fd, stru
 	r = tgd_peer_get(fd, &peer);
 	if (r < 0) {
 		close(fd);
-		tgd_log(TGD_LOG_WARNING, "a peer without credentials was turned away: %s", strerror(-r));
+		tgd_log(TGD_LOG_WARNING, "a peer without credentials was turned away: %s",
+			strerror(-r));
 	} else if (is_full(context, &peer, why, sizeof(why))) {
 		turn_away(fd, &peer, -EUSERS, why);
 		close(fd);
 	} else {
-		r = tgd_session_new(context, fd, &peer, tgd_peer_may_connect(&peer, fd, &context->access));
+		r = tgd_session_new(context, fd, &peer,
+				    tgd_peer_may_connect(&peer, fd, &context->access));
 		if (r < 0)
-			tgd_log(TGD_LOG_WARNING, "pid %d, uid %u was turned away: %s", (int)peer.pid,
-				(unsigned)peer.uid, strerror(-r));
+			tgd_log(TGD_LOG_WARNING, "pid %d, uid %u was turned away: %s",
+				(int)peer.pid, (unsigned)peer.uid, strerror(-r));
 	}
 	if (++server->n_accepted >= ACCEPTS_A_TURN)
 		pause_accepting(server, 0);
@@ -233,7 +246,8 @@ static void on_accept_error(struct evconnlistener *accepting, void *arg)
 	int error = EVUTIL_SOCKET_ERROR();
 
 	(void)accepting;
-	tgd_log(TGD_LOG_WARNING, "no connections are accepted for %d ms: %s", ACCEPT_PAUSE_MS, strerror(error));
+	tgd_log(TGD_LOG_WARNING, "no connections are accepted for %d ms: %s", ACCEPT_PAUSE_MS,
+		strerror(error));
 	pause_accepting(arg, ACCEPT_PAUSE_MS);
 }
 
@@ -268,8 +282,8 @@ static int make_events(struct tgd_server *server, int fd)
 	struct event_base *base = server->context.base;
 	unsigned i;
 
-	server->accepting = evconnlistener_new(base, on_accept, server, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC,
-					       0, fd);
+	server->accepting = evconnlistener_new(
+		base, on_accept, server, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
 	if (server->accepting == NULL) {
 		close(fd);
 		return -ENOMEM;
@@ -281,8 +295,8 @@ static int make_events(struct tgd_server *server, int fd)
 	if (server->accept_again == NULL || server->work == NULL || server->idle == NULL)
 		return -ENOMEM;
 	for (i = 0; i < N_SIGNALS; i++) {
-		server->signals[i] = evsignal_new(base, numbers[i], numbers[i] == SIGHUP ? on_reload : on_end_signal,
-						  server);
+		server->signals[i] = evsignal_new(
+			base, numbers[i], numbers[i] == SIGHUP ? on_reload : on_end_signal, server);
 		if (server->signals[i] == NULL || evsignal_add(server->signals[i], NULL) < 0)
 			return -ENOMEM;
 	}
@@ -312,8 +326,8 @@ static void init_context(struct tgd_context *context, struct tgd_config *config)
 		.uid = geteuid(),
 		.gid = config->group != (gid_t)-1 ? config->group : getegid(),
 	};
-	context->max_sessions = (unsigned)tgs_min(files > FILES_OF_OUR_OWN ? (files - FILES_OF_OUR_OWN) / 2 : 0,
-						  TGS_CLIENTS_MAX);
+	context->max_sessions = (unsigned)tgs_min(
+		files > FILES_OF_OUR_OWN ? (files - FILES_OF_OUR_OWN) / 2 : 0, TGS_CLIENTS_MAX);
 	context->max_sessions = (unsigned)tgs_max(context->max_sessions, SESSIONS_MIN);
 	context->start_ms = tgd_now_ms();
 	context->want_work = want_work;
@@ -336,7 +350,8 @@ static int start(struct tgd_server *server, struct tgd_config *config, char *why
 	init_context(context, config);
 	context->base = make_base();
 	if (context->base == NULL) {
-		snprintf(why, why_size, "the event loop cannot be made: out of memory or of open files");
+		snprintf(why, why_size,
+			 "the event loop cannot be made: out of memory or of open files");
 		return -ENOMEM;
 	}
 	/* Before the heap, as it is the likely mistake, and cheap. */
@@ -384,8 +399,11 @@ int tgd_server_run(struct tgd_server *server)
 	tgd_heap_status(context->heap, &status);
 	tgp_format_size(status.reserve_bytes, reserve, sizeof(reserve));
 	tgp_format_size(status.limit_bytes, limit, sizeof(limit));
-	tgd_log(TGD_LOG_NOTICE, "ready: heap \"%s\" at 0x%llx, reserves %s, limit %s; socket %s, mode %04o, at most %u "
-		"connections", context->config->heap, (unsigned long long)status.base, reserve, limit,
+	tgd_log(TGD_LOG_NOTICE,
+		"ready: heap \"%s\" at 0x%llx, reserves %s, limit %s; socket %s, mode %04o, at "
+		"most %u "
+		"connections",
+		context->config->heap, (unsigned long long)status.base, reserve, limit,
 		context->config->socket, (unsigned)context->config->mode, context->max_sessions);
 	return event_base_dispatch(context->base) < 0 ? -EIO : 0;
 }
@@ -397,9 +415,10 @@ struct tgd_server *tgd_server_free(struct tgd_server *server)
 
 	if (server == NULL)
 		return NULL;
-	/* First the name, so that whoever sees its connection end can start another daemon in this place. */
+	/* First the name, so that whoever sees its connection end can start another daemon in this
+	 * place. */
 	tgd_listen_done(&server->listener);
-	DL_FOREACH_SAFE(server->context.sessions, session, next)
+	DL_FOREACH_SAFE (server->context.sessions, session, next)
 		tgd_session_free(session);
 	tgd_clients_free(&server->context);
 	if (server->accepting != NULL)

@@ -7,8 +7,8 @@
 
 struct tgd_server;
 
-/* Makes the heap and listens; peers can connect from here on.  `config` stays the caller's and is changed by a reload.
- * -errno with a sentence. */
+/* Makes the heap and listens; peers can connect from here on.  `config` stays the caller's and is
+ * changed by a reload. -errno with a sentence. */
 int tgd_server_new(struct tgd_server **ret, struct tgd_config *config, char *why, size_t why_size);
 
 /* Serves until a signal, tgctl or idleness ends it: 0, or -EIO when the event loop fails. */

@@ -1,9 +1,11 @@
-/* session.c - the life of a connection, from bytes that are a frame to a request that may be handled.
+/* session.c - the life of a connection, from bytes that are a frame to a request that may be
+ * handled.
  *
- * Here is what depends on how far a connection has come; what a request does is request.c's.  A peer that breaks the
- * rules (bad frame, message that does not unpack, no Hello first, no common version) gets one error reply and is
- * disconnected once that is sent; a request that merely cannot be done gets an error reply and nothing else happens.
- * A session that closes frees itself, from the loop; its client goes on as "away".
+ * Here is what depends on how far a connection has come; what a request does is request.c's.  A
+ * peer that breaks the rules (bad frame, message that does not unpack, no Hello first, no common
+ * version) gets one error reply and is disconnected once that is sent; a request that merely cannot
+ * be done gets an error reply and nothing else happens. A session that closes frees itself, from
+ * the loop; its client goes on as "away".
  */
 #include "daemon/session.h"
 
@@ -29,7 +31,8 @@ const char *tgd_session_label(const struct tgd_session *session)
 {
 	static char label[160];
 
-	snprintf(label, sizeof(label), "pid %d, uid %u, %s", (int)session->peer.pid, (unsigned)session->peer.uid,
+	snprintf(label, sizeof(label), "pid %d, uid %u, %s", (int)session->peer.pid,
+		 (unsigned)session->peer.uid,
 		 session->program[0] != '\0' ? session->program : "not greeted");
 	return label;
 }
@@ -39,8 +42,10 @@ void tgd_session_reply(struct tgd_session *session, const Tgd__Reply *reply, con
 	ssize_t n = tgp_reply_pack(reply, reply_buffer, sizeof(reply_buffer));
 
 	if (n < 0) {
-		tgd_log(TGD_LOG_ERROR, "an answer to %s is too long for a frame", tgd_session_label(session));
-		tgd_session_reply_error(session, reply->id, -EMSGSIZE, "the answer is too long for a frame");
+		tgd_log(TGD_LOG_ERROR, "an answer to %s is too long for a frame",
+			tgd_session_label(session));
+		tgd_session_reply_error(session, reply->id, -EMSGSIZE,
+					"the answer is too long for a frame");
 		return;
 	}
 	tgd_conn_send(session->conn, reply_buffer, (size_t)n, fds, fds != NULL ? TGP_FDS_MAX : 0);
@@ -85,7 +90,7 @@ unsigned tgd_session_unread_attaches(struct tgd_context *context, uid_t uid)
 
 	if (context->n_unread_attaches == 0)
 		return 0;
-	DL_FOREACH(context->sessions, session) {
+	DL_FOREACH (context->sessions, session) {
 		if (session->attach_unread && tgd_conn_all_read(session->conn))
 			set_attach_unread(session, false);
 		if (session->attach_unread && session->peer.uid == uid)
@@ -106,7 +111,7 @@ void tgd_sessions_client_ended(struct tgd_context *context, uint32_t client_id)
 	Tgd__Reply reply = TGD__REPLY__INIT;
 	struct tgd_session *session;
 
-	DL_FOREACH(context->sessions, session) {
+	DL_FOREACH (context->sessions, session) {
 		if (session->awaited_client != client_id)
 			continue;
 		session->awaited_client = 0;
@@ -138,18 +143,24 @@ static void on_frame(void *owner, const uint8_t *payload, size_t len)
 		break_off(session, 0, -EPROTO, why);
 	} else if (session->refused) {
 		snprintf(why, sizeof(why),
-			 "uid %u may not use the heap of this daemon (its socket has mode %04o, uid %u, gid %u); "
-			 "see --mode and --group in tgd(8)", (unsigned)session->peer.uid,
-			 (unsigned)session->context->access.mode, (unsigned)session->context->access.uid,
+			 "uid %u may not use the heap of this daemon (its socket has mode %04o, "
+			 "uid %u, gid %u); "
+			 "see --mode and --group in tgd(8)",
+			 (unsigned)session->peer.uid, (unsigned)session->context->access.mode,
+			 (unsigned)session->context->access.uid,
 			 (unsigned)session->context->access.gid);
 		break_off(session, request->id, -EACCES, why);
-	} else if (session->state == TGD_SESSION_NEW && request->body_case != TGD__REQUEST__BODY_HELLO) {
-		break_off(session, request->id, -EPROTO, "the first request of a connection must be Hello");
+	} else if (session->state == TGD_SESSION_NEW &&
+		   request->body_case != TGD__REQUEST__BODY_HELLO) {
+		break_off(session, request->id, -EPROTO,
+			  "the first request of a connection must be Hello");
 	} else if (tgd_request_handle(session, request, why, sizeof(why)) == -EPROTO) {
 		break_off(session, request->id, -EPROTO, why);
-	} else if (session->state != TGD_SESSION_NEW && request->body_case == TGD__REQUEST__BODY_HELLO) {
+	} else if (session->state != TGD_SESSION_NEW &&
+		   request->body_case == TGD__REQUEST__BODY_HELLO) {
 		tgd_conn_deadline(session->conn, 0, NULL);
-	} else if (request->body_case == TGD__REQUEST__BODY_ATTACH && session->state == TGD_SESSION_ATTACHED) {
+	} else if (request->body_case == TGD__REQUEST__BODY_ATTACH &&
+		   session->state == TGD_SESSION_ATTACHED) {
 		set_attach_unread(session, true);
 	}
 }
@@ -167,15 +178,18 @@ static void on_closed(void *owner, const char *why)
 		tgd_log(TGD_LOG_INFO, "%s lost its connection: %s; it may come back until it exits",
 			session->client->label, why);
 	else
-		tgd_log(TGD_LOG_DEBUG, "connection of %s closed: %s", tgd_session_label(session), why);
+		tgd_log(TGD_LOG_DEBUG, "connection of %s closed: %s", tgd_session_label(session),
+			why);
 	tgd_session_free(session);
 }
 
-static const struct tgd_conn_ops conn_ops = {.frame = on_frame, .broken = on_broken, .closed = on_closed};
+static const struct tgd_conn_ops conn_ops = {
+	.frame = on_frame, .broken = on_broken, .closed = on_closed};
 
 /* ---- life ---- */
 
-int tgd_session_new(struct tgd_context *context, int fd, const struct tgd_peer *peer, bool may_connect)
+int tgd_session_new(struct tgd_context *context, int fd, const struct tgd_peer *peer,
+		    bool may_connect)
 {
 	struct tgd_session *session = calloc(1, sizeof(*session));
 	int r;

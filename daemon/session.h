@@ -19,18 +19,21 @@ struct tgd_session {
 	struct tgd_conn *conn;
 	struct tgd_peer peer;
 	enum tgd_session_state state;
-	uint32_t version;            /* what both sides speak, once greeted */
+	uint32_t version; /* what both sides speak, once greeted */
 	char program[TGP_PROGRAM_MAX + 1];
-	struct tgd_client *client;   /* when attached */
-	bool attach_unread;          /* descriptors may lie in the socket */
-	bool refused;                /* may not be here: the first request gets `refusal` for an answer */
-	uint32_t awaited_client;     /* not 0: the end of that client is to be answered, before anything else */
-	uint64_t awaited_request;    /* to this request */
+	struct tgd_client *client; /* when attached */
+	bool attach_unread;        /* descriptors may lie in the socket */
+	bool refused; /* may not be here: the first request gets `refusal` for an answer */
+	uint32_t
+		awaited_client; /* not 0: the end of that client is to be answered, before anything else */
+	uint64_t awaited_request; /* to this request */
 	struct tgd_session *prev, *next;
 };
 
-/* Takes over the socket, also on failure.  `may_connect`: else its first request is refused.  -ENOMEM. */
-int tgd_session_new(struct tgd_context *context, int fd, const struct tgd_peer *peer, bool may_connect);
+/* Takes over the socket, also on failure.  `may_connect`: else its first request is refused.
+ * -ENOMEM. */
+int tgd_session_new(struct tgd_context *context, int fd, const struct tgd_peer *peer,
+		    bool may_connect);
 
 /* Closes the connection.  The client, if any, stays, and is away. */
 void tgd_session_free(struct tgd_session *session);
@@ -47,7 +50,8 @@ void tgd_session_set_client(struct tgd_session *session, struct tgd_client *clie
 /* How many sessions of this user may have descriptors unread in their sockets now? */
 unsigned tgd_session_unread_attaches(struct tgd_context *context, uid_t uid);
 
-/* The answer to `request` follows when the client has ended; until then the session is not listened to. */
+/* The answer to `request` follows when the client has ended; until then the session is not listened
+ * to. */
 void tgd_session_await_end(struct tgd_session *session, uint64_t request, uint32_t client_id);
 
 /* A client has ended and is settled: answers those who wait for it. */

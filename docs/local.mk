@@ -4,3 +4,11 @@ dist_man_MANS += \
 	%D%/tg_malloc.3 \
 	%D%/tgctl.1 \
 	%D%/tgd.8
+
+EXTRA_DIST += \
+	README.md \
+	%D%/design.md \
+	%D%/layout.md \
+	%D%/malloc.md \
+	%D%/protocol.md \
+	%D%/testing.md

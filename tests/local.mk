@@ -31,6 +31,7 @@ tg_unit_tests = \
 	%D%/unit/test_frame \
 	%D%/unit/test_headroom \
 	%D%/unit/test_heap \
+	%D%/unit/test_heap_threads \
 	%D%/unit/test_msg \
 	%D%/unit/test_msg_hostile \
 	%D%/unit/test_msg_random \
@@ -46,6 +47,9 @@ tg_unit_tests = \
 	%D%/unit/test_scavenge \
 	%D%/unit/test_size \
 	%D%/unit/test_sizeclass
+
+# A test of memory that fails stands between the daemon and the kernel.
+%C%_unit_test_heap_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
 
 tg_integration_tests = \
 	%D%/integration/test_stress

@@ -1,7 +1,8 @@
 /* daemon.c - starts and stops a real tgd, reads its log, asks tgctl.
  *
- * The log goes to a file, since a pipe that a test does not read would fill up; inotify says when it has grown.  Ends of
- * processes are waited for by pidfd, so every wait is for an event and has a deadline.
+ * The log goes to a file, since a pipe that a test does not read would fill up; inotify says when
+ * it has grown.  Ends of processes are waited for by pidfd, so every wait is for an event and has a
+ * deadline.
  */
 #include "tests/support/daemon.h"
 
@@ -333,7 +334,8 @@ int tgt_daemon_stop(struct tgt_daemon *d)
 
 json_t *tgt_tgctl(struct tgt_daemon *d, const char *const *args, int *ret_status)
 {
-	const char *argv[ARGS_MAX] = {program("TGCTL", "client/ctl/tgctl"), "--socket", d->socket, "--json"};
+	const char *argv[ARGS_MAX] = {program("TGCTL", "client/ctl/tgctl"), "--socket", d->socket,
+				      "--json"};
 	json_t *answer = NULL;
 	char *output = NULL;
 	unsigned n = 4;

@@ -1,8 +1,9 @@
-/* heap.h - a heap for a test, and what a client would do to it: take objects, free them, publish them.
+/* heap.h - a heap for a test, and what a client would do to it: take objects, free them, publish
+ * them.
  *
- * For the tests that drive daemon/heap.h directly, in one process that is daemon and clients at once.  One heap at a
- * time, in `heap`; end_heap() is the tear-down function of the suites: it checks the heap, so that every test ends with
- * a walk that found nothing wrong, and frees it.
+ * For the tests that drive daemon/heap.h directly, in one process that is daemon and clients at
+ * once.  One heap at a time, in `heap`; end_heap() is the tear-down function of the suites: it
+ * checks the heap, so that every test ends with a walk that found nothing wrong, and frees it.
  */
 #pragma once
 
@@ -24,8 +25,7 @@ static const struct tgs_heap *view;
 static inline void start_heap(uint64_t reserve, uint64_t limit)
 {
 	struct tgd_heap_options options = {
-		.name = "test", .reserve_bytes = reserve, .limit_bytes = limit
-	};
+		.name = "test", .reserve_bytes = reserve, .limit_bytes = limit};
 	char why[256] = "";
 	int r = tgd_heap_new(&heap, &options, why, sizeof(why));
 
@@ -86,7 +86,7 @@ static inline unsigned open_slot(uint32_t client)
 /* One span, or one large one. */
 static inline struct tgd_grant get_span(uint32_t client, unsigned slot, unsigned class)
 {
-	struct tgd_grant grant = { 0 };
+	struct tgd_grant grant = {0};
 	unsigned n = 0;
 
 	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, class, 1, &grant, &n), 0);
@@ -96,7 +96,7 @@ static inline struct tgd_grant get_span(uint32_t client, unsigned slot, unsigned
 
 static inline struct tgd_grant get_large(uint32_t client, unsigned slot, uint64_t n_pages)
 {
-	struct tgd_grant grant = { 0 };
+	struct tgd_grant grant = {0};
 
 	CU_ASSERT_EQUAL(tgd_heap_get_large(heap, client, slot, n_pages, 0, &grant), 0);
 	return grant;
@@ -109,7 +109,7 @@ static inline int put_span(uint32_t client, unsigned slot, uint64_t page)
 
 static inline struct tgs_span span_at(uint64_t page)
 {
-	struct tgs_span span = { 0 };
+	struct tgs_span span = {0};
 
 	CU_ASSERT(tgs_span_at(view, page, &span));
 	return span;
@@ -175,11 +175,12 @@ static inline struct tgs_pending *buffer_free(unsigned self, unsigned place, uin
 
 static inline uint64_t ref_of(uint64_t page, unsigned index)
 {
-	return view->geometry.data_at + page * PAGE + (uint64_t)index * tgs_classes[span_at(page).class].size;
+	return view->geometry.data_at + page * PAGE +
+	       (uint64_t)index * tgs_classes[span_at(page).class].size;
 }
 
-/* Background work until nothing is to be done at once; `now` moves on by a second each time, so that no pace and no rest
- * holds it up.  Gives up after `rounds`. */
+/* Background work until nothing is to be done at once; `now` moves on by a second each time, so
+ * that no pace and no rest holds it up.  Gives up after `rounds`. */
 static inline void work(unsigned rounds)
 {
 	static uint64_t now_ms = 1000000;

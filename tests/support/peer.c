@@ -60,7 +60,8 @@ int tgt_peer_send(struct tgt_peer *peer, const void *bytes, size_t n, size_t *re
 	int r = 0;
 
 	while (at < n && r == 0) {
-		ssize_t sent = send(peer->fd, (const char *)bytes + at, n - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent = send(peer->fd, (const char *)bytes + at, n - at,
+				    MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (sent >= 0)
 			at += (size_t)sent;
@@ -84,7 +85,8 @@ static int receive(struct tgt_peer *peer)
 	r = wait_for(peer, POLLIN);
 	if (r < 0)
 		return r;
-	n = tgp_recv_fds(peer->fd, peer->in + peer->n_in, sizeof(peer->in) - peer->n_in, fds, TGP_FDS_MAX, &n_fds);
+	n = tgp_recv_fds(peer->fd, peer->in + peer->n_in, sizeof(peer->in) - peer->n_in, fds,
+			 TGP_FDS_MAX, &n_fds);
 	if (n == 0 || n == -ECONNRESET)
 		return -ENODATA;
 	if (n < 0)
@@ -194,7 +196,8 @@ int tgt_peer_detach(struct tgt_peer *peer)
 	return ask_and_expect(peer, &request);
 }
 
-int tgt_peer_admin(struct tgt_peer *peer, Tgd__Admin__What what, uint64_t value, const Tgd__Reply **ret)
+int tgt_peer_admin(struct tgt_peer *peer, Tgd__Admin__What what, uint64_t value,
+		   const Tgd__Reply **ret)
 {
 	Tgd__Request request = TGD__REQUEST__INIT;
 	Tgd__Admin admin = TGD__ADMIN__INIT;

@@ -17,7 +17,7 @@
 #include "tests/support/fixture.h"
 
 #define TABLE 512u
-#define RING 8u
+#define RING 16u
 #define FILL_ALL 1024u     /* objects up to this size are filled and checked completely, bigger ones here and there */
 
 struct item {
@@ -46,6 +46,7 @@ struct worker {
 	uint64_t random;
 	uint64_t count;
 	uint64_t live_bytes;
+	uint64_t released, handed_over;
 	uint64_t allocations, frees, frees_elsewhere;
 	struct item table[TABLE];
 };
@@ -204,9 +205,12 @@ static bool take_over(struct worker *w, unsigned writer)
 
 static void release(struct worker *w, struct item *item)
 {
-	/* A little more than every fourth is handed over, as now and then the ring is full. */
 	w->live_bytes -= item->size;
-	if (w->stress->plan.n_processes < 2 || next_random(w) % 16 >= 5 || !hand_over(w, item))
+	w->released++;
+	/* Every fourth is handed over; when a ring was full, the next ones make up for it. */
+	if (w->stress->plan.n_processes > 1 && 4 * w->handed_over < w->released && hand_over(w, item))
+		w->handed_over++;
+	else
 		check_and_free(w, item);
 	item->ref = 0;
 }
@@ -263,9 +267,13 @@ static void *work(void *arg)
 		if (done >= n)
 			break;
 		turn(w);
-		/* As often as somebody hands us something, more or less. */
-		if (done % 4 == 0)
-			(void)take_over(w, (unsigned)(next_random(w) % w->n_all));
+		/* More often than somebody hands us something. */
+		if (done % 4 == 0) {
+			unsigned writer = (unsigned)(next_random(w) % w->n_all);
+
+			while (take_over(w, writer))
+				;
+		}
 	}
 	finish(w);
 	return NULL;

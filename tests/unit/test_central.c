@@ -1,4 +1,5 @@
-/* test_central: spans that no client holds: which of them a request is given, and how frees by others reach them. */
+/* test_central: spans that no client holds: which of them a request is given, and how frees by
+ * others reach them. */
 #include "tests/support/heap.h"
 #include "tests/support/runner.h"
 
@@ -158,8 +159,9 @@ static void a_sweep_finds_room_but_leaves_what_lives(void)
 
 	remote_free(thread, page, 511);
 	work(5);
-	CU_ASSERT_EQUAL(tgs_span_live(view, &(struct tgs_span){ .page = page, .class = 2, .n_slots = 512 }),
-			511);
+	CU_ASSERT_EQUAL(
+		tgs_span_live(view, &(struct tgs_span){.page = page, .class = 2, .n_slots = 512}),
+		511);
 	CU_ASSERT_EQUAL(owner_of(page), TGS_SLOT_CENTRAL);
 	grant = get_span(other, thread, 2);
 	CU_ASSERT_EQUAL(grant.page, page);
@@ -316,9 +318,9 @@ static void frees_by_others_reach_a_closet(void)
 	take_objects(stays, 2);
 	take_objects(moves, 2);
 	publish(moves, 0);
-	CU_ASSERT_EQUAL(tgd_heap_put_spans(heap, keeper, keeper_slot,
-					   (uint64_t[]){ gone, stays, moves }, 3),
-			0);
+	CU_ASSERT_EQUAL(
+		tgd_heap_put_spans(heap, keeper, keeper_slot, (uint64_t[]){gone, stays, moves}, 3),
+		0);
 	remote_free(thread, gone, 0);
 	remote_free(thread, gone, 1);
 	remote_free(thread, stays, 1);
@@ -330,52 +332,50 @@ static void frees_by_others_reach_a_closet(void)
 }
 
 static CU_TestInfo central[] = {
-	{ "an empty span that is put is freed", an_empty_span_that_is_put_is_freed },
-	{ "a span with objects goes to central and keeps them",
-	  a_span_with_objects_goes_to_central_and_keeps_them },
-	{ "a partial span is granted before a new one",
-	  a_partial_span_is_granted_before_a_new_one },
-	{ "a partial span of another class is not granted",
-	  a_partial_span_of_another_class_is_not_granted },
-	{ "a full span is not granted", a_full_span_is_not_granted },
-	{ "a batch takes partial spans first, and then new ones",
-	  a_batch_takes_partial_spans_first_and_then_new_ones },
-	{ "a full span freed into by others is granted",
-	  a_full_span_freed_into_by_others_is_granted },
-	{ "a request looks at a hundred full spans, and the next one at others",
-	  a_request_looks_at_a_hundred_full_spans_and_the_next_one_at_others },
-	{ "closing a slot gives all its spans back", closing_a_slot_gives_all_its_spans_back },
-	{ "room in a tiny span is counted in blocks", room_in_a_tiny_span_is_counted_in_blocks },
+	{"an empty span that is put is freed", an_empty_span_that_is_put_is_freed},
+	{"a span with objects goes to central and keeps them",
+	 a_span_with_objects_goes_to_central_and_keeps_them},
+	{"a partial span is granted before a new one", a_partial_span_is_granted_before_a_new_one},
+	{"a partial span of another class is not granted",
+	 a_partial_span_of_another_class_is_not_granted},
+	{"a full span is not granted", a_full_span_is_not_granted},
+	{"a batch takes partial spans first, and then new ones",
+	 a_batch_takes_partial_spans_first_and_then_new_ones},
+	{"a full span freed into by others is granted",
+	 a_full_span_freed_into_by_others_is_granted},
+	{"a request looks at a hundred full spans, and the next one at others",
+	 a_request_looks_at_a_hundred_full_spans_and_the_next_one_at_others},
+	{"closing a slot gives all its spans back", closing_a_slot_gives_all_its_spans_back},
+	{"room in a tiny span is counted in blocks", room_in_a_tiny_span_is_counted_in_blocks},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_TestInfo sweeps[] = {
-	{ "a sweep frees what others emptied", a_sweep_frees_what_others_emptied },
-	{ "a sweep finds room but leaves what lives", a_sweep_finds_room_but_leaves_what_lives },
-	{ "a sweep does not touch what a client holds",
-	  a_sweep_does_not_touch_what_a_client_holds },
-	{ "marks on pages of no span are harmless", marks_on_pages_of_no_span_are_harmless },
-	{ "frees buffered before a put reach central after it",
-	  frees_buffered_before_a_put_reach_central_after_it },
-	{ "a trim sweeps unmarked spans too", a_trim_sweeps_unmarked_spans_too },
+	{"a sweep frees what others emptied", a_sweep_frees_what_others_emptied},
+	{"a sweep finds room but leaves what lives", a_sweep_finds_room_but_leaves_what_lives},
+	{"a sweep does not touch what a client holds", a_sweep_does_not_touch_what_a_client_holds},
+	{"marks on pages of no span are harmless", marks_on_pages_of_no_span_are_harmless},
+	{"frees buffered before a put reach central after it",
+	 frees_buffered_before_a_put_reach_central_after_it},
+	{"a trim sweeps unmarked spans too", a_trim_sweeps_unmarked_spans_too},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_TestInfo closets[] = {
-	{ "unpublished objects of a reclaiming client stay its own",
-	  unpublished_objects_of_a_reclaiming_client_stay_its_own },
-	{ "published objects of a reclaiming client go to central",
-	  published_objects_of_a_reclaiming_client_go_to_central },
-	{ "a reclaiming client is not given others' unpublished objects",
-	  a_reclaiming_client_is_not_given_others_unpublished_objects },
-	{ "frees by others reach a closet", frees_by_others_reach_a_closet },
+	{"unpublished objects of a reclaiming client stay its own",
+	 unpublished_objects_of_a_reclaiming_client_stay_its_own},
+	{"published objects of a reclaiming client go to central",
+	 published_objects_of_a_reclaiming_client_go_to_central},
+	{"a reclaiming client is not given others' unpublished objects",
+	 a_reclaiming_client_is_not_given_others_unpublished_objects},
+	{"frees by others reach a closet", frees_by_others_reach_a_closet},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_SuiteInfo suites[] = {
-	{ "central", NULL, NULL, two_clients, end_heap, central },
-	{ "sweeps", NULL, NULL, two_clients, end_heap, sweeps },
-	{ "closets", NULL, NULL, a_reclaiming_client, end_heap, closets },
+	{"central", NULL, NULL, two_clients, end_heap, central},
+	{"sweeps", NULL, NULL, two_clients, end_heap, sweeps},
+	{"closets", NULL, NULL, a_reclaiming_client, end_heap, closets},
 	CU_SUITE_INFO_NULL,
 };
 

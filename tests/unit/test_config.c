@@ -100,7 +100,8 @@ static void the_command_line_sets_every_key(void)
 {
 	CU_ASSERT_EQUAL(READ("--socket=/x/s", "--heap", "h1", "--reserve=1G", "--limit", "512M",
 			     "--base=0x400000000000", "--mode=0666", "--group=0", "--idle-exit=7",
-			     "--log-level=debug"), 0);
+			     "--log-level=debug"),
+			0);
 	CU_ASSERT_STRING_EQUAL(config.socket, "/x/s");
 	CU_ASSERT_STRING_EQUAL(config.heap, "h1");
 	CU_ASSERT_EQUAL(config.reserve_bytes, UINT64_C(1) << 30);
@@ -125,7 +126,8 @@ static void the_file_sets_every_key(void)
 				  "mode = 0660\n"
 				  "group = root\n"
 				  "idle-exit = 7\n"
-				  "log-level = warning"), 0);
+				  "log-level = warning"),
+			0);
 	CU_ASSERT_STRING_EQUAL(config.socket, "/x/s");
 	CU_ASSERT_STRING_EQUAL(config.heap, "h1");
 	CU_ASSERT_EQUAL(config.reserve_bytes, UINT64_C(1) << 30);
@@ -288,7 +290,8 @@ static CU_TestInfo tests[] = {
 	{"the command line counts more than the file", the_command_line_counts_more_than_the_file},
 	{"a mistake in the file is found also where the command line counts",
 	 a_mistake_in_the_file_is_found_also_where_the_command_line_counts},
-	{"mistakes in the file are named with their line", mistakes_in_the_file_are_named_with_their_line},
+	{"mistakes in the file are named with their line",
+	 mistakes_in_the_file_are_named_with_their_line},
 	{"an overlong line is refused and not cut", an_overlong_line_is_refused_and_not_cut},
 	{"names and paths may be as long as they fit", names_and_paths_may_be_as_long_as_they_fit},
 	{"wrong use is told what is wrong", wrong_use_is_told_what_is_wrong},
@@ -298,7 +301,8 @@ static CU_TestInfo tests[] = {
 	 the_socket_comes_from_the_environment_unless_it_is_set},
 	{"a group opens the socket to it unless a mode is set",
 	 a_group_opens_the_socket_to_it_unless_a_mode_is_set},
-	{"help and version need nothing else to be right", help_and_version_need_nothing_else_to_be_right},
+	{"help and version need nothing else to be right",
+	 help_and_version_need_nothing_else_to_be_right},
 	{"a reload sees the new file and the old command line",
 	 a_reload_sees_the_new_file_and_the_old_command_line},
 	CU_TEST_INFO_NULL,

@@ -1,4 +1,5 @@
-/* A connection between a peer that does what it should not and an owner that answers with what the test wants. */
+/* A connection between a peer that does what it should not and an owner that answers with what the
+ * test wants. */
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
@@ -23,7 +24,7 @@
 static struct event_base *base;
 static struct event *alarm_event;
 static struct tgd_conn *conn;
-static int peer;                /* the other end; does not block */
+static int peer; /* the other end; does not block */
 
 /* What the owner was told, and what it does. */
 static unsigned n_frames, n_broken, n_closed;
@@ -68,7 +69,8 @@ static void on_closed(void *owner, const char *why)
 	conn = tgd_conn_free(conn);
 }
 
-static const struct tgd_conn_ops ops = {.frame = on_frame, .broken = on_broken, .closed = on_closed};
+static const struct tgd_conn_ops ops = {
+	.frame = on_frame, .broken = on_broken, .closed = on_closed};
 
 static void on_alarm(evutil_socket_t fd, short what, void *arg)
 {
@@ -79,11 +81,11 @@ static void on_alarm(evutil_socket_t fd, short what, void *arg)
 }
 
 /* Lets the loop run until the condition holds, for DEADLINE_S at most. */
-#define RUN_UNTIL(condition) \
-	do { \
-		while (!(condition) && !timed_out) \
+#define RUN_UNTIL(condition)                                \
+	do {                                                \
+		while (!(condition) && !timed_out)          \
 			event_base_loop(base, EVLOOP_ONCE); \
-		CU_ASSERT_FALSE(timed_out); \
+		CU_ASSERT_FALSE(timed_out);                 \
 	} while (0)
 
 /* Lets the loop run until nothing is left to be done now. */
@@ -109,7 +111,8 @@ static void set_up(void)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(base);
 	alarm_event = evtimer_new(base, on_alarm, NULL);
 	evtimer_add(alarm_event, &deadline);
-	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+	CU_ASSERT_EQUAL_FATAL(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
 	peer = ends[1];
 	CU_ASSERT_EQUAL_FATAL(tgd_conn_new(base, ends[0], &ops, &n_frames, &conn), 0);
 }
@@ -228,7 +231,10 @@ static void one_peer_gets_a_bounded_number_of_frames_a_turn(void)
 static void a_length_that_cannot_be_is_told_and_ends_the_connection(void)
 {
 	static const uint8_t heads[][TGP_FRAME_HEAD] = {
-		{0, 0, 0, 0}, {1, 0, 1, 0}, {0xff, 0xff, 0xff, 0xff}, {'G', 'E', 'T', ' '},
+		{0, 0, 0, 0},
+		{1, 0, 1, 0},
+		{0xff, 0xff, 0xff, 0xff},
+		{'G', 'E', 'T', ' '},
 	};
 	unsigned i;
 	bool end;
@@ -496,17 +502,20 @@ static CU_TestInfo input_tests[] = {
 	{"several frames in one read are all handled in order",
 	 several_frames_in_one_read_are_all_handled_in_order},
 	{"the largest frame comes through in pieces", the_largest_frame_comes_through_in_pieces},
-	{"one peer gets a bounded number of frames a turn", one_peer_gets_a_bounded_number_of_frames_a_turn},
+	{"one peer gets a bounded number of frames a turn",
+	 one_peer_gets_a_bounded_number_of_frames_a_turn},
 	{"a length that cannot be is told and ends the connection",
 	 a_length_that_cannot_be_is_told_and_ends_the_connection},
 	{"descriptors that a peer sends are closed and end the connection",
 	 descriptors_that_a_peer_sends_are_closed_and_end_the_connection},
 	{"a peer that closes in the middle of a frame is gone",
 	 a_peer_that_closes_in_the_middle_of_a_frame_is_gone},
-	{"what was sent before a half close is answered", what_was_sent_before_a_half_close_is_answered},
+	{"what was sent before a half close is answered",
+	 what_was_sent_before_a_half_close_is_answered},
 	{"while held nothing is handled and afterwards all is",
 	 while_held_nothing_is_handled_and_afterwards_all_is},
-	{"the owner may close or end from within a frame", the_owner_may_close_or_end_from_within_a_frame},
+	{"the owner may close or end from within a frame",
+	 the_owner_may_close_or_end_from_within_a_frame},
 	CU_TEST_INFO_NULL,
 };
 

@@ -39,10 +39,18 @@ static void make_dir(const char *name)
 
 static void remove_all(void)
 {
-	static const char *const names[] = { "meminfo", "self", "cg/a/b/memory.max",
-					     "cg/a/b/memory.high", "cg/a/b/memory.current",
-					     "cg/a/b/memory.stat", "cg/a/memory.max",
-					     "cg/a/memory.current", "cg/a/b", "cg/a", "cg", "" };
+	static const char *const names[] = {"meminfo",
+					    "self",
+					    "cg/a/b/memory.max",
+					    "cg/a/b/memory.high",
+					    "cg/a/b/memory.current",
+					    "cg/a/b/memory.stat",
+					    "cg/a/memory.max",
+					    "cg/a/memory.current",
+					    "cg/a/b",
+					    "cg/a",
+					    "cg",
+					    ""};
 	char path[PATH_MAX];
 	size_t i;
 
@@ -148,19 +156,19 @@ static void the_real_machine_can_be_read(void)
 }
 
 static CU_TestInfo tests[] = {
-	{ "the machine keeps a reserve", the_machine_keeps_a_reserve },
-	{ "the lowest limit on the way to the root counts",
-	  the_lowest_limit_on_the_way_to_the_root_counts },
-	{ "page cache that can be dropped is no use of memory",
-	  page_cache_that_can_be_dropped_is_no_use_of_memory },
-	{ "what cannot be read does not limit", what_cannot_be_read_does_not_limit },
-	{ "takes are counted down and given back", takes_are_counted_down_and_given_back },
-	{ "the real machine can be read", the_real_machine_can_be_read },
+	{"the machine keeps a reserve", the_machine_keeps_a_reserve},
+	{"the lowest limit on the way to the root counts",
+	 the_lowest_limit_on_the_way_to_the_root_counts},
+	{"page cache that can be dropped is no use of memory",
+	 page_cache_that_can_be_dropped_is_no_use_of_memory},
+	{"what cannot be read does not limit", what_cannot_be_read_does_not_limit},
+	{"takes are counted down and given back", takes_are_counted_down_and_given_back},
+	{"the real machine can be read", the_real_machine_can_be_read},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_SuiteInfo suites[] = {
-	{ "headroom", NULL, NULL, a_machine, remove_all, tests },
+	{"headroom", NULL, NULL, a_machine, remove_all, tests},
 	CU_SUITE_INFO_NULL,
 };
 

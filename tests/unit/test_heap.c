@@ -1,6 +1,8 @@
-/* test_heap: a heap's life, its clients and slots, spans given and taken back, the limit, and memory that fails.
+/* test_heap: a heap's life, its clients and slots, spans given and taken back, the limit, and
+ * memory that fails.
  *
- * fallocate is wrapped by the linker, so that a test can let the n-th call fail as a machine without memory does.
+ * fallocate is wrapped by the linker, so that a test can let the n-th call fail as a machine
+ * without memory does.
  */
 #include <fcntl.h>
 #include <stdbool.h>
@@ -63,14 +65,14 @@ static void bad_options_are_refused_with_a_sentence(void)
 {
 	char long_name[65];
 	struct tgd_heap_options bad[] = {
-		{ .name = "", .reserve_bytes = 64 * MIB },
-		{ .name = NULL, .reserve_bytes = 64 * MIB },
-		{ .name = long_name, .reserve_bytes = 64 * MIB },
-		{ .name = "x", .reserve_bytes = 1 * MIB },
-		{ .name = "x", .reserve_bytes = UINT64_MAX },
-		{ .name = "x", .reserve_bytes = 64 * MIB, .limit_bytes = 65 * MIB },
-		{ .name = "x", .reserve_bytes = 64 * MIB, .limit_bytes = 100 },
-		{ .name = "x", .reserve_bytes = 64 * MIB, .base = 4096 },
+		{.name = "", .reserve_bytes = 64 * MIB},
+		{.name = NULL, .reserve_bytes = 64 * MIB},
+		{.name = long_name, .reserve_bytes = 64 * MIB},
+		{.name = "x", .reserve_bytes = 1 * MIB},
+		{.name = "x", .reserve_bytes = UINT64_MAX},
+		{.name = "x", .reserve_bytes = 64 * MIB, .limit_bytes = 65 * MIB},
+		{.name = "x", .reserve_bytes = 64 * MIB, .limit_bytes = 100},
+		{.name = "x", .reserve_bytes = 64 * MIB, .base = 4096},
 	};
 	struct tgd_heap *none = NULL;
 	char why[256];
@@ -87,7 +89,7 @@ static void bad_options_are_refused_with_a_sentence(void)
 
 static void two_heaps_get_different_addresses(void)
 {
-	struct tgd_heap_options options = { .name = "other", .reserve_bytes = 64 * MIB };
+	struct tgd_heap_options options = {.name = "other", .reserve_bytes = 64 * MIB};
 	struct tgd_heap *other = NULL;
 	char why[256];
 
@@ -104,7 +106,8 @@ static void the_map_cannot_be_written_through_what_clients_get(void)
 	struct stat st;
 
 	CU_ASSERT_EQUAL(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
-	CU_ASSERT_PTR_EQUAL(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+	CU_ASSERT_PTR_EQUAL(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
+			    MAP_FAILED);
 	CU_ASSERT_EQUAL(fstat(fd, &st), 0);
 	CU_ASSERT_EQUAL(st.st_mode & 0222, 0);
 	CU_ASSERT_EQUAL(fchmod(fd, st.st_mode & 0777), 0);
@@ -120,8 +123,7 @@ static void an_attached_process_sees_spans_through_its_own_mapping(void)
 	char why[256];
 
 	CU_ASSERT_EQUAL_FATAL(tgs_region_map(&mine, tgd_heap_map_fd_ro(heap),
-					     tgd_heap_heap_fd(heap), false, true, why,
-					     sizeof(why)),
+					     tgd_heap_heap_fd(heap), false, true, why, sizeof(why)),
 			      0);
 	CU_ASSERT(tgs_span_at(&mine, grant.page, &span));
 	CU_ASSERT_EQUAL(span.class, 5);
@@ -241,7 +243,7 @@ static void a_span_of_every_class_is_whole_and_zero(void)
 	unsigned slot = open_slot(client), class;
 	uint64_t pages = 0, i;
 
-	for (class = 2; class <= TGS_CLASS_TINY; class++) {
+	for (class = 2; class <= TGS_CLASS_TINY; class ++) {
 		struct tgd_grant grant = get_span(client, slot, class);
 		struct tgs_span span = span_at(grant.page);
 		const uint8_t *bytes = tgs_page_address(view, grant.page);
@@ -299,8 +301,8 @@ static void spans_that_are_not_the_slots_cannot_be_put(void)
 	uint32_t client = add_client(0);
 	unsigned slot = open_slot(client), other = open_slot(client);
 	uint64_t mine = get_span(client, slot, 41).page, theirs = get_span(client, other, 5).page;
-	uint64_t lists[][2] = { { mine, theirs }, { mine, mine },	    { mine, mine + 1 },
-				{ mine, 8000 },	  { mine, UINT64_MAX }, { mine, UINT32_MAX } };
+	uint64_t lists[][2] = {{mine, theirs}, {mine, mine},       {mine, mine + 1},
+			       {mine, 8000},   {mine, UINT64_MAX}, {mine, UINT32_MAX}};
 	size_t i;
 
 	for (i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
@@ -525,7 +527,7 @@ static void every_byte_that_a_client_may_touch_has_memory(void)
 	unsigned slot = open_slot(client), class;
 	struct stat before, after;
 
-	for (class = 2; class <= TGS_CLASS_TINY; class++) {
+	for (class = 2; class <= TGS_CLASS_TINY; class ++) {
 		uint64_t page = get_span(client, slot, class).page;
 		unsigned n_slots = span_at(page).n_slots, i;
 
@@ -646,7 +648,7 @@ static void ten_thousand_random_steps_leave_the_books_right(void)
 		uint64_t page;
 		unsigned slot;
 	} held[HELD];
-	uint32_t client[2] = { add_client(0), add_client(RECLAIM) };
+	uint32_t client[2] = {add_client(0), add_client(RECLAIM)};
 	unsigned slot[SLOTS], n_held = 0, i;
 	uint64_t random = 88172645463325252u;
 
@@ -673,7 +675,8 @@ static void ten_thousand_random_steps_leave_the_books_right(void)
 			held[n_held].page = grant.page;
 			held[n_held++].slot = s;
 		} else if (what == 3 && n_held < HELD) {
-			if (tgd_heap_get_large(heap, client[s % 2], slot[s], 1 + (random >> 40) % 200,
+			if (tgd_heap_get_large(heap, client[s % 2], slot[s],
+					       1 + (random >> 40) % 200,
 					       UINT64_C(1) << (random >> 50) % 8, &grant) < 0)
 				continue;
 			held[n_held].page = grant.page;
@@ -684,8 +687,10 @@ static void ten_thousand_random_steps_leave_the_books_right(void)
 
 			/* Half of the objects by others, all others by the owner, or none. */
 			for (n = 0; what != 4 && n < span.n_slots; n++) {
-				struct tgs_object object = { .span = span, .index = n, .unit = n / 64,
-							     .bit = UINT64_C(1) << n % 64 };
+				struct tgs_object object = {.span = span,
+							    .index = n,
+							    .unit = n / 64,
+							    .bit = UINT64_C(1) << n % 64};
 
 				if (!tgs_object_live(view, &object))
 					continue;
@@ -694,9 +699,9 @@ static void ten_thousand_random_steps_leave_the_books_right(void)
 				else
 					drop_object(span.page, n);
 			}
-			CU_ASSERT_EQUAL(put_span(client[held[k].slot % 2], slot[held[k].slot],
-						 span.page),
-					0);
+			CU_ASSERT_EQUAL(
+				put_span(client[held[k].slot % 2], slot[held[k].slot], span.page),
+				0);
 			held[k] = held[--n_held];
 		}
 		if (i % 64 == 0)
@@ -711,75 +716,71 @@ static void ten_thousand_random_steps_leave_the_books_right(void)
 }
 
 static CU_TestInfo life[] = {
-	{ "a new heap is empty and backs little", a_new_heap_is_empty_and_backs_little },
-	{ "bad options are refused with a sentence", bad_options_are_refused_with_a_sentence },
-	{ "two heaps get different addresses", two_heaps_get_different_addresses },
-	{ "the map cannot be written through what clients get",
-	  the_map_cannot_be_written_through_what_clients_get },
-	{ "an attached process sees spans through its own mapping",
-	  an_attached_process_sees_spans_through_its_own_mapping },
+	{"a new heap is empty and backs little", a_new_heap_is_empty_and_backs_little},
+	{"bad options are refused with a sentence", bad_options_are_refused_with_a_sentence},
+	{"two heaps get different addresses", two_heaps_get_different_addresses},
+	{"the map cannot be written through what clients get",
+	 the_map_cannot_be_written_through_what_clients_get},
+	{"an attached process sees spans through its own mapping",
+	 an_attached_process_sees_spans_through_its_own_mapping},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_TestInfo clients[] = {
-	{ "an id never means another client", an_id_never_means_another_client },
-	{ "clients are listed with what they hold", clients_are_listed_with_what_they_hold },
-	{ "unknown flags and foreign slots are refused",
-	  unknown_flags_and_foreign_slots_are_refused },
-	{ "all slots can be used, and then used again", all_slots_can_be_used_and_then_used_again },
-	{ "a slot that is opened again goes on counting",
-	  a_slot_that_is_opened_again_goes_on_counting },
+	{"an id never means another client", an_id_never_means_another_client},
+	{"clients are listed with what they hold", clients_are_listed_with_what_they_hold},
+	{"unknown flags and foreign slots are refused",
+	 unknown_flags_and_foreign_slots_are_refused},
+	{"all slots can be used, and then used again", all_slots_can_be_used_and_then_used_again},
+	{"a slot that is opened again goes on counting",
+	 a_slot_that_is_opened_again_goes_on_counting},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_TestInfo spans[] = {
-	{ "a span of every class is whole and zero", a_span_of_every_class_is_whole_and_zero },
-	{ "a batch lies side by side", a_batch_lies_side_by_side },
-	{ "memory that was used is not called zero", memory_that_was_used_is_not_called_zero },
-	{ "spans that are not the slot's cannot be put",
-	  spans_that_are_not_the_slots_cannot_be_put },
-	{ "an empty span is free memory, whatever was scribbled there",
-	  an_empty_span_is_free_memory_whatever_was_scribbled_there },
-	{ "large spans come whole, aligned, and go", large_spans_come_whole_aligned_and_go },
-	{ "a large span grows and shrinks where it stands",
-	  a_large_span_grows_and_shrinks_where_it_stands },
+	{"a span of every class is whole and zero", a_span_of_every_class_is_whole_and_zero},
+	{"a batch lies side by side", a_batch_lies_side_by_side},
+	{"memory that was used is not called zero", memory_that_was_used_is_not_called_zero},
+	{"spans that are not the slot's cannot be put", spans_that_are_not_the_slots_cannot_be_put},
+	{"an empty span is free memory, whatever was scribbled there",
+	 an_empty_span_is_free_memory_whatever_was_scribbled_there},
+	{"large spans come whole, aligned, and go", large_spans_come_whole_aligned_and_go},
+	{"a large span grows and shrinks where it stands",
+	 a_large_span_grows_and_shrinks_where_it_stands},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_TestInfo memory[] = {
-	{ "a full heap refuses, and is usable again", a_full_heap_refuses_and_is_usable_again },
-	{ "a batch near the limit is what fits", a_batch_near_the_limit_is_what_fits },
-	{ "frees by others make room before a refusal",
-	  frees_by_others_make_room_before_a_refusal },
-	{ "a dead client's memory is there before a refusal",
-	  a_dead_clients_memory_is_there_before_a_refusal },
-	{ "a limit below what is in use is refused", a_limit_below_what_is_in_use_is_refused },
-	{ "a failure at any step of a grant leaves nothing behind",
-	  a_failure_at_any_step_of_a_grant_leaves_nothing_behind },
-	{ "a signal during fallocate is no refusal", a_signal_during_fallocate_is_no_refusal },
-	{ "every byte that a client may touch has memory",
-	  every_byte_that_a_client_may_touch_has_memory },
+	{"a full heap refuses, and is usable again", a_full_heap_refuses_and_is_usable_again},
+	{"a batch near the limit is what fits", a_batch_near_the_limit_is_what_fits},
+	{"frees by others make room before a refusal", frees_by_others_make_room_before_a_refusal},
+	{"a dead client's memory is there before a refusal",
+	 a_dead_clients_memory_is_there_before_a_refusal},
+	{"a limit below what is in use is refused", a_limit_below_what_is_in_use_is_refused},
+	{"a failure at any step of a grant leaves nothing behind",
+	 a_failure_at_any_step_of_a_grant_leaves_nothing_behind},
+	{"a signal during fallocate is no refusal", a_signal_during_fallocate_is_no_refusal},
+	{"every byte that a client may touch has memory",
+	 every_byte_that_a_client_may_touch_has_memory},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_TestInfo tables[] = {
-	{ "classes and spans count objects", classes_and_spans_count_objects },
-	{ "the map shows used, idle and returned pages",
-	  the_map_shows_used_idle_and_returned_pages },
-	{ "the check finds damage", the_check_finds_damage },
-	{ "more errors than can be listed are counted",
-	  more_errors_than_can_be_listed_are_counted },
-	{ "ten thousand random steps leave the books right",
-	  ten_thousand_random_steps_leave_the_books_right },
+	{"classes and spans count objects", classes_and_spans_count_objects},
+	{"the map shows used, idle and returned pages", the_map_shows_used_idle_and_returned_pages},
+	{"the check finds damage", the_check_finds_damage},
+	{"more errors than can be listed are counted", more_errors_than_can_be_listed_are_counted},
+	{"ten thousand random steps leave the books right",
+	 ten_thousand_random_steps_leave_the_books_right},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_SuiteInfo suites[] = {
-	{ "life", NULL, NULL, small_heap, end_heap, life },
-	{ "clients and slots", NULL, NULL, small_heap, end_heap, clients },
-	{ "spans", NULL, NULL, small_heap, end_heap, spans },
-	{ "limit and memory", NULL, NULL, small_heap, end_heap, memory },
-	{ "tables and check", NULL, NULL, small_heap, end_heap, tables },
+	{"life", NULL, NULL, small_heap, end_heap, life},
+	{"clients and slots", NULL, NULL, small_heap, end_heap, clients},
+	{"spans", NULL, NULL, small_heap, end_heap, spans},
+	{"limit and memory", NULL, NULL, small_heap, end_heap, memory},
+	{"tables and check", NULL, NULL, small_heap, end_heap, tables},
 	CU_SUITE_INFO_NULL,
 };
 

@@ -1,4 +1,5 @@
-/* test_reclaim: what becomes of the objects, spans, slots and half-done frees of a client that has ended. */
+/* test_reclaim: what becomes of the objects, spans, slots and half-done frees of a client that has
+ * ended. */
 #include "tests/support/heap.h"
 #include "tests/support/runner.h"
 
@@ -97,12 +98,13 @@ static void a_free_done_but_still_noted_is_not_done_again(void)
 {
 	uint64_t page = get_span(other, thread, CLASS).page;
 	_Atomic uint64_t *word = tgs_remote_word(view, TGS_SPARSE, page, 0, 0);
-	struct tgs_harvest found = { 0 };
+	struct tgs_harvest found = {0};
 
 	take_objects(page, 2);
 	(void)buffer_free(slot, 0, page, 1);
 	CU_ASSERT_EQUAL(tgs_remote_free(view, slot, word, 2), 0);
-	/* Killed here: the step stands in the slot, the buffer too.  The owner harvests, and uses the place again. */
+	/* Killed here: the step stands in the slot, the buffer too.  The owner harvests, and uses
+	 * the place again. */
 	(void)tgs_remote_harvest(view, TGS_SPARSE, page, 0, &found);
 	CU_ASSERT_EQUAL(found.n_freed, 1);
 	take_object(page, 1);
@@ -114,8 +116,14 @@ static void a_free_done_but_still_noted_is_not_done_again(void)
 static void garbage_in_a_dead_slot_is_not_believed(void)
 {
 	struct tgs_slot *mine = &view->slots[slot];
-	uint64_t bad[] = { 0, 1, 8, view->geometry.heap_bytes, UINT64_MAX, view->geometry.data_at,
-			   view->geometry.records_at + 64 * 3 + 4, view->geometry.threads_at };
+	uint64_t bad[] = {0,
+			  1,
+			  8,
+			  view->geometry.heap_bytes,
+			  UINT64_MAX,
+			  view->geometry.data_at,
+			  view->geometry.records_at + 64 * 3 + 4,
+			  view->geometry.threads_at};
 	size_t i;
 
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -156,9 +164,8 @@ static void the_work_comes_in_slices_and_the_dead_are_listed_until_it_is_done(vo
 	unsigned n, i, rounds = 0;
 
 	for (i = 0; i < SPANS; i += n) {
-		CU_ASSERT_EQUAL_FATAL(tgd_heap_get_spans(heap, victim, slot, CLASS, SPANS - i,
-							 grant + i, &n),
-				      0);
+		CU_ASSERT_EQUAL_FATAL(
+			tgd_heap_get_spans(heap, victim, slot, CLASS, SPANS - i, grant + i, &n), 0);
 	}
 	for (i = 0; i < SPANS; i += 2)
 		take_object(grant[i].page, 0);
@@ -286,36 +293,36 @@ static void two_dead_clients_that_freed_each_others_objects_leave_nothing(void)
 }
 
 static CU_TestInfo kept[] = {
-	{ "objects stay, and empty spans are freed", objects_stay_and_empty_spans_are_freed },
-	{ "what others had freed is harvested", what_others_had_freed_is_harvested },
-	{ "frees in the dead one's buffer are applied once",
-	  frees_in_the_dead_ones_buffer_are_applied_once },
-	{ "a free done but still noted is not done again",
-	  a_free_done_but_still_noted_is_not_done_again },
-	{ "garbage in a dead slot is not believed", garbage_in_a_dead_slot_is_not_believed },
-	{ "a slot is zero for its next owner, but goes on counting",
-	  a_slot_is_zero_for_its_next_owner_but_goes_on_counting },
-	{ "the work comes in slices, and the dead are listed until it is done",
-	  the_work_comes_in_slices_and_the_dead_are_listed_until_it_is_done },
-	{ "many may die at once", many_may_die_at_once },
+	{"objects stay, and empty spans are freed", objects_stay_and_empty_spans_are_freed},
+	{"what others had freed is harvested", what_others_had_freed_is_harvested},
+	{"frees in the dead one's buffer are applied once",
+	 frees_in_the_dead_ones_buffer_are_applied_once},
+	{"a free done but still noted is not done again",
+	 a_free_done_but_still_noted_is_not_done_again},
+	{"garbage in a dead slot is not believed", garbage_in_a_dead_slot_is_not_believed},
+	{"a slot is zero for its next owner, but goes on counting",
+	 a_slot_is_zero_for_its_next_owner_but_goes_on_counting},
+	{"the work comes in slices, and the dead are listed until it is done",
+	 the_work_comes_in_slices_and_the_dead_are_listed_until_it_is_done},
+	{"many may die at once", many_may_die_at_once},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_TestInfo reclaimed[] = {
-	{ "unpublished objects die, and published ones stay",
-	  unpublished_objects_die_and_published_ones_stay },
-	{ "what was put before the death dies too", what_was_put_before_the_death_dies_too },
-	{ "others' objects in a span of the dead stay", others_objects_in_a_span_of_the_dead_stay },
-	{ "an object that a living thread is about to free is freed once",
-	  an_object_that_a_living_thread_is_about_to_free_is_freed_once },
-	{ "two dead clients that freed each other's objects leave nothing",
-	  two_dead_clients_that_freed_each_others_objects_leave_nothing },
+	{"unpublished objects die, and published ones stay",
+	 unpublished_objects_die_and_published_ones_stay},
+	{"what was put before the death dies too", what_was_put_before_the_death_dies_too},
+	{"others' objects in a span of the dead stay", others_objects_in_a_span_of_the_dead_stay},
+	{"an object that a living thread is about to free is freed once",
+	 an_object_that_a_living_thread_is_about_to_free_is_freed_once},
+	{"two dead clients that freed each other's objects leave nothing",
+	 two_dead_clients_that_freed_each_others_objects_leave_nothing},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_SuiteInfo suites[] = {
-	{ "keep", NULL, NULL, keep, end_heap, kept },
-	{ "reclaim", NULL, NULL, reclaim, end_heap, reclaimed },
+	{"keep", NULL, NULL, keep, end_heap, kept},
+	{"reclaim", NULL, NULL, reclaim, end_heap, reclaimed},
 	CU_SUITE_INFO_NULL,
 };
 

@@ -1,4 +1,5 @@
-/* test_roots: names that lead to objects, as the daemon writes them and as a client reads them in the map. */
+/* test_roots: names that lead to objects, as the daemon writes them and as a client reads them in
+ * the map. */
 #include <string.h>
 
 #include "tests/support/heap.h"
@@ -100,15 +101,15 @@ static void names_have_1_to_127_bytes(void)
 
 static void only_live_objects_get_a_root(void)
 {
-	uint64_t bad[] = { first + 1,
-			   first + 3 * 128,
-			   1,
-			   8,
-			   view->geometry.data_at - 8,
-			   view->geometry.data_at + 5000 * PAGE,
-			   view->geometry.heap_bytes,
-			   view->geometry.heap_bytes + 100 * (uint64_t)PAGE,
-			   UINT64_MAX };
+	uint64_t bad[] = {first + 1,
+			  first + 3 * 128,
+			  1,
+			  8,
+			  view->geometry.data_at - 8,
+			  view->geometry.data_at + 5000 * PAGE,
+			  view->geometry.heap_bytes,
+			  view->geometry.heap_bytes + 100 * (uint64_t)PAGE,
+			  UINT64_MAX};
 	size_t i;
 
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -176,20 +177,20 @@ static void roots_are_listed_with_the_size_of_their_object(void)
 }
 
 static CU_TestInfo roots[] = {
-	{ "a root is set, changed and removed", a_root_is_set_changed_and_removed },
-	{ "compare and set does only what was expected",
-	  compare_and_set_does_only_what_was_expected },
-	{ "names have 1 to 127 bytes", names_have_1_to_127_bytes },
-	{ "only live objects get a root", only_live_objects_get_a_root },
-	{ "the place of a removed root is used again", the_place_of_a_removed_root_is_used_again },
-	{ "a full table refuses and says so", a_full_table_refuses_and_says_so },
-	{ "roots are listed with the size of their object",
-	  roots_are_listed_with_the_size_of_their_object },
+	{"a root is set, changed and removed", a_root_is_set_changed_and_removed},
+	{"compare and set does only what was expected",
+	 compare_and_set_does_only_what_was_expected},
+	{"names have 1 to 127 bytes", names_have_1_to_127_bytes},
+	{"only live objects get a root", only_live_objects_get_a_root},
+	{"the place of a removed root is used again", the_place_of_a_removed_root_is_used_again},
+	{"a full table refuses and says so", a_full_table_refuses_and_says_so},
+	{"roots are listed with the size of their object",
+	 roots_are_listed_with_the_size_of_their_object},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_SuiteInfo suites[] = {
-	{ "roots", NULL, NULL, two_objects, end_heap, roots },
+	{"roots", NULL, NULL, two_objects, end_heap, roots},
 	CU_SUITE_INFO_NULL,
 };
 

@@ -1,5 +1,5 @@
-/* test_scavenge: which idle pages go back to the kernel, in which order, and how many stay.  Time is a number that the
- * tests move on.
+/* test_scavenge: which idle pages go back to the kernel, in which order, and how many stay.  Time
+ * is a number that the tests move on.
  */
 #include "tests/support/heap.h"
 #include "tests/support/runner.h"
@@ -137,7 +137,8 @@ static void state_of_free_pages_goes_with_them(void)
 	/* A first span, so that what the heap needs anyway is there. */
 	pages[0] = get_span(client, slot, TGS_CLASS_TINY).page;
 	empty = status().resident_bytes;
-	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, TGS_CLASS_TINY, SPANS, grant, &n), 0);
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, TGS_CLASS_TINY, SPANS, grant, &n),
+			0);
 	CU_ASSERT_EQUAL_FATAL(n, SPANS);
 	full = status().resident_bytes;
 	/* A tiny span has 5 KiB of state. */
@@ -145,17 +146,23 @@ static void state_of_free_pages_goes_with_them(void)
 	for (i = 0; i < n; i++) {
 		pages[i] = grant[i].page;
 		take_objects(pages[i], 100);
-		while (span_at(pages[i]).owner == slot && tgs_span_live(view, &(struct tgs_span){
-					.page = pages[i], .class = TGS_CLASS_TINY, .n_slots = PAGE }))
-			drop_object(pages[i], tgs_span_live(view, &(struct tgs_span){
-					.page = pages[i], .class = TGS_CLASS_TINY, .n_slots = PAGE }) - 1);
+		while (span_at(pages[i]).owner == slot &&
+		       tgs_span_live(view, &(struct tgs_span){.page = pages[i],
+							      .class = TGS_CLASS_TINY,
+							      .n_slots = PAGE}))
+			drop_object(pages[i],
+				    tgs_span_live(view, &(struct tgs_span){.page = pages[i],
+									   .class = TGS_CLASS_TINY,
+									   .n_slots = PAGE}) -
+					    1);
 	}
 	CU_ASSERT_EQUAL(tgd_heap_put_spans(heap, client, slot, pages, n), 0);
 	CU_ASSERT(tgd_heap_trim(heap) >= SPANS * (PAGE + 5 * 1024) - 8192);
 	/* But for blocks that they share with pages in use. */
 	CU_ASSERT(status().resident_bytes <= empty + 4 * 4096);
 	(void)checked();
-	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, TGS_CLASS_TINY, SPANS, grant, &n), 0);
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, TGS_CLASS_TINY, SPANS, grant, &n),
+			0);
 	CU_ASSERT_EQUAL(n, SPANS);
 	CU_ASSERT_EQUAL(status().resident_bytes, full);
 }
@@ -188,30 +195,31 @@ static void growth_beyond_the_limit_takes_idle_pages_back_at_once(void)
 	CU_ASSERT_EQUAL(wall, page + 600);
 	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
 	CU_ASSERT_EQUAL(idle_pages(), 600);
-	/* It does not fit into the idle pages, so it gets others; all together stay under the limit. */
+	/* It does not fit into the idle pages, so it gets others; all together stay under the
+	 * limit. */
 	(void)get_large(client, slot, 700);
 	CU_ASSERT_EQUAL(status().span_bytes, 701 * PAGE);
 	CU_ASSERT(701 + idle_pages() <= 1000);
 }
 
 static CU_TestInfo scavenge[] = {
-	{ "nothing idle is nothing to do", nothing_idle_is_nothing_to_do },
-	{ "a tenth over the recent peak is kept", a_tenth_over_the_recent_peak_is_kept },
-	{ "the peak decays, and then the excess goes", the_peak_decays_and_then_the_excess_goes },
-	{ "all goes when nothing has been in use for long",
-	  all_goes_when_nothing_has_been_in_use_for_long },
-	{ "a slice is bounded", a_slice_is_bounded },
-	{ "the highest pages go first", the_highest_pages_go_first },
-	{ "punched pages are zero and work again", punched_pages_are_zero_and_work_again },
-	{ "state of free pages goes with them", state_of_free_pages_goes_with_them },
-	{ "state next to a span in use stays", state_next_to_a_span_in_use_stays },
-	{ "growth beyond the limit takes idle pages back at once",
-	  growth_beyond_the_limit_takes_idle_pages_back_at_once },
+	{"nothing idle is nothing to do", nothing_idle_is_nothing_to_do},
+	{"a tenth over the recent peak is kept", a_tenth_over_the_recent_peak_is_kept},
+	{"the peak decays, and then the excess goes", the_peak_decays_and_then_the_excess_goes},
+	{"all goes when nothing has been in use for long",
+	 all_goes_when_nothing_has_been_in_use_for_long},
+	{"a slice is bounded", a_slice_is_bounded},
+	{"the highest pages go first", the_highest_pages_go_first},
+	{"punched pages are zero and work again", punched_pages_are_zero_and_work_again},
+	{"state of free pages goes with them", state_of_free_pages_goes_with_them},
+	{"state next to a span in use stays", state_next_to_a_span_in_use_stays},
+	{"growth beyond the limit takes idle pages back at once",
+	 growth_beyond_the_limit_takes_idle_pages_back_at_once},
 	CU_TEST_INFO_NULL,
 };
 
 static CU_SuiteInfo suites[] = {
-	{ "scavenge", NULL, NULL, one_client, end_heap, scavenge },
+	{"scavenge", NULL, NULL, one_client, end_heap, scavenge},
 	CU_SUITE_INFO_NULL,
 };
 
