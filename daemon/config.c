@@ -26,7 +26,7 @@
 #define DEFAULT_HEAP    "main"
 #define DEFAULT_RESERVE (UINT64_C(64) << 30)
 #define BASE_UNIT       (UINT64_C(4) << 20) /* the heap's pages start at a multiple of 4 MiB */
-#define BASE_MAX        (UINT64_C(1) << 47) /* of user space on x86-64 with 4 levels of page tables */
+#define BASE_MAX        (UINT64_C(1) << 47) /* of user space on x86-64, usually */
 #define LINE_MAX_SIZE   190                 /* inih has room for 200 */
 
 /* Reads the text of a key into the config.  -EINVAL with a sentence in `why`. */

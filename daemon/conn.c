@@ -6,14 +6,15 @@
  *
  * Input is read into one buffer of the process, and only while all frames read so far have been
  * handled.  Handling stops (and with it reading) when
- *   - unsent output is over HIGH, until it is under LOW: a peer that does not read is not listened to;
- *   - FRAMES were handled in this wake-up, until the next turn of the loop: one peer cannot starve the others;
+ *   - unsent output is over HIGH, until it is under LOW: who does not read is not listened to;
+ *   - FRAMES were handled in this wake-up, until the next turn of the loop: so one peer cannot
+ *     starve the others;
  *   - the owner holds the connection.
  * So a peer costs at most one read and one frame of input, and HIGH and one reply of output,
  * whatever it does.
  *
  * OPEN -> ENDING (only output is left) -> CLOSED (no socket; `closed` is called from the loop,
- * once). Nothing is freed in here but by tgd_conn_free: functions change the state, and callbacks
+ * once).  Nothing is freed in here but by tgd_conn_free: functions change the state, and callbacks
  * act on it when they are done.
  */
 #include "daemon/conn.h"

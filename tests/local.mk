@@ -4,6 +4,8 @@ check_LTLIBRARIES += %D%/libtgtest.la
 %C%_libtgtest_la_SOURCES = \
 	%D%/support/child.c \
 	%D%/support/child.h \
+	%D%/support/ctlpeer.c \
+	%D%/support/ctlpeer.h \
 	%D%/support/daemon.c \
 	%D%/support/daemon.h \
 	%D%/support/fixture.c \
@@ -27,11 +29,14 @@ tg_unit_tests = \
 	%D%/unit/test_central \
 	%D%/unit/test_chunkset \
 	%D%/unit/test_config \
+	%D%/unit/test_ctl \
+	%D%/unit/test_ctl_answers \
 	%D%/unit/test_fdpass \
 	%D%/unit/test_frame \
 	%D%/unit/test_headroom \
 	%D%/unit/test_heap \
 	%D%/unit/test_heap_threads \
+	%D%/unit/test_map \
 	%D%/unit/test_msg \
 	%D%/unit/test_msg_hostile \
 	%D%/unit/test_msg_random \
@@ -43,6 +48,7 @@ tg_unit_tests = \
 	%D%/unit/test_pagetree \
 	%D%/unit/test_path \
 	%D%/unit/test_reclaim \
+	%D%/unit/test_report \
 	%D%/unit/test_roots \
 	%D%/unit/test_scavenge \
 	%D%/unit/test_size \
@@ -50,6 +56,13 @@ tg_unit_tests = \
 
 # A test of memory that fails stands between the daemon and the kernel.
 %C%_unit_test_heap_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
+
+# Tests of tgctl link what it is made of.
+tg_ctl_libs = %D%/libtgtest.la client/ctl/libtgctl.la $(tg_core_libs)
+%C%_unit_test_ctl_LDADD = $(tg_ctl_libs)
+%C%_unit_test_ctl_answers_LDADD = $(tg_ctl_libs)
+%C%_unit_test_map_LDADD = $(tg_ctl_libs)
+%C%_unit_test_report_LDADD = $(tg_ctl_libs)
 
 tg_integration_tests = \
 	%D%/integration/test_stress

@@ -23,7 +23,7 @@
 #include "tests/support/runner.h"
 
 #define NOBODY          65534
-#define N_FILES         128 /* the daemon's limit: 64 for itself, and 32 connections with a process each */
+#define N_FILES         128 /* of the daemon: 64 for itself, 2 a connection */
 #define CONNECTIONS_MAX 32
 
 static struct tgt_daemon d;
