@@ -135,11 +135,15 @@ void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span)
 	}
 }
 
-void tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero)
+bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero)
 {
 	struct tgc_span *span = tgc_span_record(page);
 	struct tgc_span **bucket = &cache->bucket[page % TGS_DIRTY_BITS];
 
+	cache->n_spans++;
+	cache->n_pages += n_pages;
+	if (TGS_UNLIKELY(tgc_pages_usable != NULL) && !tgc_pages_usable(page, n_pages))
+		return false;
 	*span = (struct tgc_span){
 		.class = (uint8_t)class,
 		.n_pages = (uint32_t)n_pages,
@@ -149,11 +153,9 @@ void tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 	if (*bucket)
 		(*bucket)->bucket_prev = span;
 	*bucket = span;
-	cache->n_spans++;
-	cache->n_pages += n_pages;
 	if (class == 0) {
 		span->place = TGC_SPAN_LARGE;
-		return;
+		return true;
 	}
 	if (!zero) {
 		/* It may come from central, with objects of others in it and frees of them waiting. */
@@ -165,6 +167,7 @@ void tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 	}
 	tgc_span_survey(cache, span);
 	span_place(cache, span);
+	return true;
 }
 
 void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)

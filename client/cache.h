@@ -119,7 +119,8 @@ struct tgc_cache *tgc_cache_get(void);
 /* cache.c: lists and units */
 
 struct tgc_span *tgc_span_record(uint64_t page);
-void tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero);
+/* Takes a granted span in.  False: its pages may not be used (tgc_pages_usable); it stays ours, and idle. */
+bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero);
 void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span);
 uint64_t tgc_span_page(const struct tgc_span *span);
 

@@ -112,6 +112,7 @@ static struct tgc_span *idle_find(struct tgc_cache *cache, uint64_t n_pages, uin
 	return best;
 }
 
+/* *ret_span is NULL if the span that came may not be used. */
 static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages, struct tgc_span **ret)
 {
 	Tgd__GetLarge get = TGD__GET_LARGE__INIT;
@@ -130,10 +131,22 @@ static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_p
 	if (r == 0 && (reply->spans->n_spans != 1 || reply->spans->spans[0]->page >= tgc_heap.geometry.n_pages))
 		r = -EPROTO;
 	if (r == 0) {
-		tgc_span_add(cache, reply->spans->spans[0]->page, 0, n_pages, reply->spans->spans[0]->zero);
-		*ret = tgc_span_record(reply->spans->spans[0]->page);
+		uint64_t page = reply->spans->spans[0]->page;
+		bool usable = tgc_span_add(cache, page, 0, n_pages, reply->spans->spans[0]->zero);
+
+		*ret = usable ? tgc_span_record(page) : NULL;
 	}
 	tgc_rpc_end();
+	return r;
+}
+
+static int get_usable_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages, struct tgc_span **ret)
+{
+	int r;
+
+	do
+		r = get_large(cache, n_pages, align_pages, ret);
+	while (r == 0 && !*ret);
 	return r;
 }
 
@@ -152,14 +165,14 @@ static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_
 		return 0;
 	}
 	idle_shrink(cache, IDLE_SPANS_MAX, IDLE_PAGES_MAX);
-	r = get_large(cache, n_pages, align_pages, ret);
+	r = get_usable_large(cache, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;
 	/* What we hoard may be what is missing. */
 	idle_shrink(cache, 0, 0);
 	if (tgc_cache->slot_id != 0)
 		tgc_return_all(tgc_cache);
-	return get_large(cache, n_pages, align_pages, ret);
+	return get_usable_large(cache, n_pages, align_pages, ret);
 }
 
 void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
@@ -234,6 +247,14 @@ static int resize(struct tgc_cache *cache, uint64_t page, uint64_t n_pages)
 	return r;
 }
 
+/* Can, and may, the pages behind the span be had? */
+static bool may_resize(uint64_t page, uint64_t have, uint64_t want)
+{
+	if (want > tgc_heap.geometry.n_pages)
+		return false;
+	return want <= have || !tgc_pages_usable || tgc_pages_usable(page + have, want - have);
+}
+
 /* In place: when it fits without wasting a quarter, or when the daemon can lengthen or shorten the span where it is.
  * One that grows gets an eighth more than it asked for, if it can be had, since it will likely grow again. */
 void *tgc_large_realloc(void *p, uint64_t page, size_t size)
@@ -257,7 +278,7 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 		want = n_pages;
 		if (n_pages > have && n_pages > 16 && n_pages < UINT64_C(1) << 28)
 			want += n_pages / 8;
-		r = n_pages <= tgc_heap.geometry.n_pages ? resize(cache, page, want) : -ENOMEM;
+		r = may_resize(page, have, want) ? resize(cache, page, want) : -ENOMEM;
 		if (r < 0 && want != n_pages) {
 			want = n_pages;
 			r = resize(cache, page, want);

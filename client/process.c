@@ -12,6 +12,7 @@
 struct tgs_heap tgc_heap;
 struct tgc_saved tgc_saved = { .socket_fd = -1 };
 struct tgc_process *tgc_process;
+bool (*tgc_pages_usable)(uint64_t page, uint64_t n_pages);
 
 void *tgc_wiped_alloc(size_t bytes)
 {
@@ -50,7 +51,7 @@ bool tgc_process_init(void)
 
 bool tgc_enter(void)
 {
-	int r = 0;
+	int r = 0, cancel_state;
 
 	if (TGS_LIKELY(tgc_process && atomic_load_explicit(&tgc_process->attached, memory_order_acquire)))
 		return true;
@@ -59,10 +60,12 @@ bool tgc_enter(void)
 		return false;
 	}
 	/* A forked child of a client: its record has been wiped. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	pthread_mutex_lock(&tgc_process->lock);
 	if (!atomic_load_explicit(&tgc_process->attached, memory_order_relaxed))
 		r = tgc_attach_locked(true);
 	pthread_mutex_unlock(&tgc_process->lock);
+	pthread_setcancelstate(cancel_state, NULL);
 	if (r < 0) {
 		errno = r == -ENOMEM ? ENOMEM : ENOTCONN;
 		return false;

@@ -53,6 +53,10 @@ extern struct tgs_heap tgc_heap;      /* all zero while not attached: no pointer
 extern struct tgc_saved tgc_saved;
 extern struct tgc_process *tgc_process; /* never NULL once the library is in use */
 
+/* May pages that the daemon has granted be used?  False: they are held and left alone.  NULL: all may.  libtgmalloc asks
+ * to be asked, since a forked child has its copies of its parent's objects at some addresses of the heap. */
+extern bool (*tgc_pages_usable)(uint64_t page, uint64_t n_pages);
+
 /* Memory that a forked child finds wiped; zero to begin with.  NULL with errno. */
 void *tgc_wiped_alloc(size_t bytes);
 void tgc_wiped_free(void *p, size_t bytes);

@@ -42,18 +42,23 @@ static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 {
 	struct tgc_get_spans get;
 	const Tgd__Reply *reply;
-	size_t i;
+	size_t i, n_refused;
 	int r;
 
-	tgc_rpc_begin();
-	r = tgc_rpc_call(tgc_get_spans(&get, cache->slot_id, class, count), TGD__REPLY__BODY_SPANS, &reply);
-	for (i = 0; r == 0 && i < reply->spans->n_spans; i++) {
-		const Tgd__SpanGrant *grant = reply->spans->spans[i];
+	/* Again if none of those that came may be used. */
+	do {
+		n_refused = 0;
+		tgc_rpc_begin();
+		r = tgc_rpc_call(tgc_get_spans(&get, cache->slot_id, class, count), TGD__REPLY__BODY_SPANS, &reply);
+		for (i = 0; r == 0 && i < reply->spans->n_spans; i++) {
+			const Tgd__SpanGrant *grant = reply->spans->spans[i];
 
-		if (grant->page < tgc_heap.geometry.n_pages)
-			tgc_span_add(cache, grant->page, class, tgs_classes[class].n_pages, grant->zero);
-	}
-	tgc_rpc_end();
+			if (grant->page < tgc_heap.geometry.n_pages &&
+			    !tgc_span_add(cache, grant->page, class, tgs_classes[class].n_pages, grant->zero))
+				n_refused++;
+		}
+		tgc_rpc_end();
+	} while (n_refused != 0 && n_refused == i);
 	return r;
 }
 
@@ -76,7 +81,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	struct tgc_supply *supply = &cache->supply[class];
 	int r;
 
-	if (tgc_prefetch_take(cache, class))
+	if (tgc_prefetch_take(cache, class) && supply->head)
 		return 0;
 	r = get_spans(cache, class, batch_size(supply, class));
 	if (r == -ENOMEM) {

@@ -26,9 +26,13 @@
 #define IN_SIZE 16384u
 #define UNPACK_SIZE 65536u
 #define RETRY_MS 20
+#define GAVE_UP_MS 100
 
 struct tgc_rpc {
 	pthread_mutex_t lock;
+	int cancel_state;     /* of the thread that has the lock, as it was before; its errno likewise */
+	int saved_errno;
+	bool gave_up;         /* the last attempt to make the connection again failed */
 	uint64_t next_id;
 	_Atomic uint64_t messages;
 	_Atomic uint64_t reconnects;
@@ -337,7 +341,8 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 	disconnect(); /* in a forked child: lets go of the parent's connection */
 	for (;;) {
 		r = connect_as(0, &reply, deadline);
-		if (!no_daemon(r) || !(tgc_saved.flags & TG_AUTOSTART) || now_ms() >= deadline)
+		/* A forked child has its parent's heap: another daemon would be of no use to it. */
+		if (!no_daemon(r) || !(tgc_saved.flags & TG_AUTOSTART) || tgc_heap.base || now_ms() >= deadline)
 			break;
 		if (!started) {
 			r = tgc_autostart(rpc()->why, sizeof(rpc()->why));
@@ -398,20 +403,30 @@ static int reconnect(int64_t deadline)
 			atomic_fetch_add_explicit(&rpc()->reconnects, 1, memory_order_relaxed);
 			return 0;
 		}
-		if ((!no_daemon(r) && !connection_lost(r)) || now_ms() >= deadline)
+		if ((!no_daemon(r) && !connection_lost(r)) || rpc()->gave_up || now_ms() >= deadline)
 			return -ENOTCONN;
 		(void)poll(NULL, 0, RETRY_MS);
 	}
 }
 
+/* malloc and free are no cancellation points, and what we call is; and a free leaves errno alone. */
 void tgc_rpc_begin(void)
 {
+	int saved_errno = errno, cancel_state;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	pthread_mutex_lock(&rpc()->lock);
+	rpc()->cancel_state = cancel_state;
+	rpc()->saved_errno = saved_errno;
 }
 
 void tgc_rpc_end(void)
 {
+	int saved_errno = rpc()->saved_errno, cancel_state = rpc()->cancel_state;
+
 	pthread_mutex_unlock(&rpc()->lock);
+	pthread_setcancelstate(cancel_state, NULL);
+	errno = saved_errno;
 }
 
 int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret)
@@ -423,13 +438,18 @@ int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Re
 		r = still_ours() ? exchange(request, body, ret, deadline) : -ENOTCONN;
 		if (!connection_lost(r))
 			break;
+		/* Once a whole timeout has passed in vain, further calls try and hardly wait. */
+		if (rpc()->gave_up)
+			deadline = tgs_min((uint64_t)deadline, (uint64_t)now_ms() + GAVE_UP_MS);
 		r = reconnect(deadline);
+		rpc()->gave_up = r < 0;
 		if (r < 0)
 			return r;
 	}
 	if (r == -ETIMEDOUT || r == -EPROTO) {
 		/* What may still come on this connection answers a question that nobody asks any more. */
 		disconnect();
+		rpc()->gave_up = true;
 		return r == -ETIMEDOUT ? -ENOTCONN : r;
 	}
 	return r;

@@ -92,7 +92,7 @@ static bool all_published(const struct tgs_heap *view, const struct tgs_span *sp
 }
 
 /* A free of something that is not allocated leaves nothing but its remote bit; the harvest drops
- * it, and whoever did it was told by the library.  So the counts of the harvest do not matter here. */
+ * it, and whoever did it was told by the library.  So the harvest's counts do not matter here. */
 static void harvest(const struct tgd_central *central, const struct tgs_span *span)
 {
 	struct tgs_harvest found = {0};

@@ -11,9 +11,9 @@ struct tgd_conn;
 #define TGD_CONN_HIGH      (256u * 1024)  /* unsent bytes at which no more requests are read */
 #define TGD_CONN_LOW       (64u * 1024)   /* unsent bytes at which they are read again */
 #define TGD_CONN_HARD      (1024u * 1024) /* unsent bytes at which the peer is given up */
-#define TGD_CONN_FRAMES    32u           /* frames of one peer that are handled in a row */
-#define TGD_CONN_LINGER_MS 1000          /* how long a peer that is told to go may take to read why */
-#define TGD_CONN_STALL_MS  30000         /* how long a peer may leave everything that we send unread */
+#define TGD_CONN_FRAMES    32u            /* frames of one peer that are handled in a row */
+#define TGD_CONN_LINGER_MS 1000  /* how long a peer that is told to go may take to read why */
+#define TGD_CONN_STALL_MS  30000 /* how long a peer may leave everything that we send unread */
 
 /* What the owner of a connection is told.  All are called from the event loop, none from within a
  * call of the owner's. In `frame` and `broken` the connection may be sent to, ended or closed, but

@@ -1,7 +1,6 @@
-/* context.h - what the parts of one daemon share: the heap, the clients, the connections, and a few
- * counts.
+/* context.h - what the parts of one daemon share: heap, clients, connections, a few counts.
  *
- * server.c owns it and everything in it.  The two functions are the server's, given as pointers so
+ * server.c owns it and everything in it.  The functions in it are the server's, given as pointers so
  * that what lies below need not know it.  One thread.
  */
 #pragma once
@@ -20,19 +19,17 @@ struct tgd_context {
 	struct tgd_config *config;
 	struct tgd_heap *heap;
 	struct event_base *base;
-	struct tgd_access access; /* who may connect */
-	struct tgd_client
-		*clients_by_id; /* uthash: processes that are clients and have not ended */
+	struct tgd_access access;         /* who may connect */
+	struct tgd_client *clients_by_id; /* uthash: processes that are clients, not ended */
 	struct tgd_client *clients_by_pid;
 	unsigned n_clients;
 	struct tgd_session *sessions; /* utlist: connections */
 	unsigned n_sessions;
 	unsigned max_sessions; /* as many as there are descriptors for, with a pidfd for each */
-	unsigned
-		n_unread_attaches; /* sessions whose AttachReply, with its descriptors, may lie unread */
-	uint64_t start_ms;         /* tgd_now_ms at the start */
-	uint64_t messages;         /* requests of clients answered */
-	uint64_t span_messages; /* of these: about spans */
+	unsigned n_unread_attaches; /* sessions whose AttachReply may lie unread */
+	uint64_t start_ms;          /* tgd_now_ms at the start */
+	uint64_t messages;          /* requests of clients answered */
+	uint64_t span_messages;     /* of these: about spans */
 
 	/* The heap may have background work to do. */
 	void (*want_work)(struct tgd_context *context);

@@ -4,12 +4,11 @@
  * is, the kernel does not refuse, it kills; so the daemon looks before it asks.  A reading costs
  * some file reads and is kept for 100 ms; what was backed since is counted down from it.
  *
- *         machine   MemAvailable, less a reserve for everybody else: 64 MiB or 2 % of the machine,
- *            whichever is more
- *         cgroup    for each one from ours to the root: the lower of memory.max and memory.high,
- *            less memory.current, plus
- *                   the page cache in it that the kernel can drop (inactive files, half of the
- *            active ones)
+ *   machine   MemAvailable, less a reserve for everybody else: 64 MiB or 2 % of the machine,
+ *             whichever is more
+ *   cgroup    for each one from ours to the root: the lower of memory.max and memory.high, less
+ *             memory.current, plus the page cache in it that the kernel can drop (inactive files,
+ *             half of the active ones)
  *
  * What cannot be read does not limit: fallocate's own refusal is the last word.
  */

@@ -53,7 +53,7 @@ int tgd_heap_client_add(struct tgd_heap *heap, uint32_t pid, uint64_t start_time
  * or it has ended already. */
 int tgd_heap_client_end(struct tgd_heap *heap, uint32_t client_id);
 
-/* A thread slot for a thread cache of this client.  -ENOENT, -EMFILE (all slots in use), -ENOMEM. */
+/* A thread slot for a thread cache of this client.  -ENOENT, -EMFILE (all are in use), -ENOMEM. */
 int tgd_heap_open_slot(struct tgd_heap *heap, uint32_t client_id, unsigned *ret_slot);
 
 /* Gives a slot back.  Its spans go to central, or, if empty, are freed.  -EINVAL: not a slot of
@@ -222,8 +222,7 @@ struct tgd_check {
 	uint64_t published;
 	uint64_t spans;
 	uint64_t orphan_spans;
-	uint64_t
-		pending_frees; /* objects freed by a thread, still in its buffer; not among the live */
+	uint64_t pending_frees; /* freed by a thread, still in its buffer; not among the live */
 	char error[TGD_CHECK_ERRORS][TGD_CHECK_ERROR_SIZE];
 };
 

@@ -74,7 +74,7 @@ void tgd_lease_set_partial(struct tgd_lease *lease, const struct tgs_span *span,
 /* A span of a list becomes the list's last: round robin. */
 void tgd_lease_rotate(struct tgd_lease *lease, const struct tgs_span *span);
 
-/* A large span gets longer (the pages are in use and backed), or shorter (the rest becomes free). */
+/* A large span gets longer (the pages are in use and backed) or shorter (the rest becomes free). */
 void tgd_lease_resize(struct tgd_lease *lease, struct tgs_span *span, uint64_t n_pages);
 
 /* An empty span ends. */

@@ -4,7 +4,8 @@
  * name), and figures. The journal adds its own time stamps and takes the level as "<N>" in front,
  * so a line for it has only these. A line is written with one write(2), so lines of several
  * processes on one pipe do not mix, and only if standard error can take it now: a reader who has
- * stopped must not stop the daemon.  What was dropped is counted and told.
+ * stopped must not stop the daemon.  What was dropped is counted and told. At most 100 warnings a
+ * second are written, since it is others who cause them; the rest is counted.
  */
 #include "daemon/log.h"
 
@@ -19,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_SIZE 1024
+#define LINE_SIZE           1024
+#define WARNINGS_PER_SECOND 100u
 
 static const char *const level_names[] = {"notice", "error", "warning", "info", "debug"};
 static const char journal_levels[] = {'5', '3', '4', '6', '7'};
@@ -27,6 +29,8 @@ static const char journal_levels[] = {'5', '3', '4', '6', '7'};
 static enum tgd_log_level level_max = TGD_LOG_INFO;
 static bool to_journal;
 static unsigned long n_dropped;
+static unsigned long n_warnings, n_unwritten; /* of the second `warnings_at` */
+static time_t warnings_at;
 
 /* systemd tells its services which file their standard error is when that goes to the journal. */
 static bool stderr_is_journal(void)
@@ -96,13 +100,34 @@ static void put_line(char *line, size_t n)
 		n_dropped++;
 }
 
+/* A peer that misbehaves as fast as it can must not fill the disk. */
+static bool is_one_too_many(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (now.tv_sec != warnings_at) {
+		unsigned long n = n_unwritten;
+
+		warnings_at = now.tv_sec;
+		n_warnings = n_unwritten = 0;
+		if (n > 0)
+			tgd_log(TGD_LOG_WARNING, "%lu more warnings in one second were left out",
+				n);
+	}
+	if (n_warnings++ < WARNINGS_PER_SECOND)
+		return false;
+	n_unwritten++;
+	return true;
+}
+
 void tgd_log(enum tgd_log_level level, const char *format, ...)
 {
 	int saved_errno = errno, head, body;
 	char line[LINE_SIZE];
 	va_list args;
 
-	if (level > level_max)
+	if (level > level_max || (level == TGD_LOG_WARNING && is_one_too_many()))
 		return;
 	if (n_dropped > 0 && can_write()) {
 		head = put_head(line, sizeof(line), TGD_LOG_WARNING);

@@ -7,8 +7,8 @@ enum tgd_log_level {
 	TGD_LOG_NOTICE,  /* always shown: ready, and ended */
 	TGD_LOG_ERROR,   /* something that the daemon should do did not happen */
 	TGD_LOG_WARNING, /* a peer or the machine misbehaved; the daemon copes */
-	TGD_LOG_INFO, /* what an operator wants to find later: clients come and go */
-	TGD_LOG_DEBUG, /* every connection */
+	TGD_LOG_INFO,    /* what an operator wants to find later: clients come and go */
+	TGD_LOG_DEBUG,   /* every connection */
 };
 
 /* Events above `max` are left out from now on.  Looks at standard error to choose the format of

@@ -7,8 +7,7 @@
  *   peak      rises with the pages in use at once; every second it falls by a quarter of the way
  *             down to them
  *   pace      a slice gives back at most 1 MiB and at least 64 KiB (if there is so much), then
- *             rests 99 times as long as
- *             it took: 1 % of the time
+ *             rests 99 times as long as it took: 1 % of the time
  *   limit     in use and idle together never exceed the heap's limit: that is kept at once, without
  *             the pace
  *

@@ -246,7 +246,7 @@ static void on_accept_error(struct evconnlistener *accepting, void *arg)
 	int error = EVUTIL_SOCKET_ERROR();
 
 	(void)accepting;
-	tgd_log(TGD_LOG_WARNING, "no connections are accepted for %d ms: %s", ACCEPT_PAUSE_MS,
+	tgd_log(TGD_LOG_ERROR, "no connections are accepted for %d ms: %s", ACCEPT_PAUSE_MS,
 		strerror(error));
 	pause_accepting(arg, ACCEPT_PAUSE_MS);
 }

@@ -23,10 +23,9 @@ struct tgd_session {
 	char program[TGP_PROGRAM_MAX + 1];
 	struct tgd_client *client; /* when attached */
 	bool attach_unread;        /* descriptors may lie in the socket */
-	bool refused; /* may not be here: the first request gets `refusal` for an answer */
-	uint32_t
-		awaited_client; /* not 0: the end of that client is to be answered, before anything else */
-	uint64_t awaited_request; /* to this request */
+	bool refused;              /* may not be here; the first request is answered so */
+	uint32_t awaited_client;   /* not 0: nothing is handled before that client has ended */
+	uint64_t awaited_request;  /* which is the answer to this request */
 	struct tgd_session *prev, *next;
 };
 

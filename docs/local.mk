@@ -6,9 +6,9 @@ dist_man_MANS += \
 	%D%/tgd.8
 
 EXTRA_DIST += \
-	README.md \
 	%D%/design.md \
 	%D%/layout.md \
 	%D%/malloc.md \
 	%D%/protocol.md \
-	%D%/testing.md
+	%D%/testing.md \
+	README.md

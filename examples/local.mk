@@ -1,6 +1,12 @@
 # examples/: programs that use the installed interface only (<tg.h>, libtg).  Built, not installed.
 # Lists are sorted, one file a line.
 
+# The program of README.md: compiled and run by tests/scripts/test-readme, as a user would.
+EXTRA_DIST += %D%/share-list.c
+
+# Every key of tgd(8) with a comment; tests/unit/test_config reads it.
+EXTRA_DIST += %D%/tgd.conf
+
 noinst_PROGRAMS += %D%/tgcached/tgcached
 %C%_tgcached_tgcached_SOURCES = \
 	%D%/tgcached/cached.h \

@@ -14,6 +14,8 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/message.c \
 	%D%/support/message.h \
 	%D%/support/pages.h \
+	%D%/support/peer.c \
+	%D%/support/peer.h \
 	%D%/support/runner.c \
 	%D%/support/runner.h \
 	%D%/support/stress.c \
@@ -29,12 +31,15 @@ tg_unit_tests = \
 	%D%/unit/test_central \
 	%D%/unit/test_chunkset \
 	%D%/unit/test_config \
+	%D%/unit/test_conn \
 	%D%/unit/test_ctl \
 	%D%/unit/test_ctl_answers \
 	%D%/unit/test_fdpass \
 	%D%/unit/test_frame \
 	%D%/unit/test_headroom \
 	%D%/unit/test_heap \
+	%D%/unit/test_heap_info \
+	%D%/unit/test_heap_memory \
 	%D%/unit/test_heap_threads \
 	%D%/unit/test_map \
 	%D%/unit/test_msg \
@@ -55,7 +60,7 @@ tg_unit_tests = \
 	%D%/unit/test_sizeclass
 
 # A test of memory that fails stands between the daemon and the kernel.
-%C%_unit_test_heap_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
+%C%_unit_test_heap_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
 
 # Tests of tgctl link what it is made of.
 tg_ctl_libs = %D%/libtgtest.la client/ctl/libtgctl.la $(tg_core_libs)
@@ -65,7 +70,15 @@ tg_ctl_libs = %D%/libtgtest.la client/ctl/libtgctl.la $(tg_core_libs)
 %C%_unit_test_report_LDADD = $(tg_ctl_libs)
 
 tg_integration_tests = \
-	%D%/integration/test_stress
+	%D%/integration/test_alloc \
+	%D%/integration/test_daemon \
+	%D%/integration/test_daemon_clients \
+	%D%/integration/test_free \
+	%D%/integration/test_hostile_peers \
+	%D%/integration/test_realloc \
+	%D%/integration/test_stress \
+	%D%/integration/test_tgctl \
+	%D%/integration/test_tgctl_run
 
 # Programs that tests start; no tests themselves.
 tg_test_helpers =
@@ -89,7 +102,8 @@ tg_long_tests = \
 	%D%/integration/test_stress
 
 # Tests for which a run under ThreadSanitizer makes sense: threads of one process, no fork.
-TSAN_TESTS =
+TSAN_TESTS = \
+	%D%/unit/test_heap_threads
 
 check_PROGRAMS += $(tg_unit_tests) $(tg_integration_tests) $(tg_test_helpers) $(tg_fuzzers)
 TESTS += $(tg_unit_tests) $(tg_integration_tests) $(tg_script_tests)

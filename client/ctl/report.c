@@ -82,12 +82,12 @@ static void print_memory(FILE *out, const Tgd__Status *s)
 	if (s->limit_bytes > 0)
 		fprintf(out, ", %.1f%% of the limit",
 			(double)s->span_bytes * 100 / (double)s->limit_bytes);
-	fprintf(out, "; at most it was %s\n", size_text(s->peak_span_bytes));
+	fprintf(out, "; peak %s\n", size_text(s->peak_span_bytes));
 	fprintf(out, LABEL "%" PRIu64 " span%s held by no client, kept for the next request\n",
 		"central", s->orphan_spans, plural(s->orphan_spans));
 	fprintf(out, LABEL "%s below the limit; the largest free range has %s\n", "free",
 		size_text(s->free_bytes), size_text(s->largest_free_run_bytes));
-	fprintf(out, LABEL "%s of the machine's memory, %s of it free and kept for reuse\n",
+	fprintf(out, LABEL "%s of memory, %s of it free and kept for reuse\n",
 		"resident", size_text(s->resident_bytes), size_text(s->idle_bytes));
 	fprintf(out, LABEL "%s given back to the kernel since the start\n", "returned",
 		size_text(s->scavenged_bytes));
@@ -106,9 +106,10 @@ void tgc_report_status(FILE *out, const Tgd__Status *s)
 		"clients", s->clients, s->slots, plural(s->slots), s->recovered_clients,
 		s->recovered_clients == 1 ? "was" : "were");
 	fprintf(out, LABEL "%" PRIu64 "\n", "roots", s->roots);
-	fprintf(out, LABEL "%" PRIu64 " from clients answered, %" PRIu64
-		     " of them about spans; %" PRIu64 " refused for want of memory\n",
-		"messages", s->messages, s->span_messages, s->refused);
+	fprintf(out, LABEL "%" PRIu64 " from clients, %" PRIu64 " of them about spans\n", "messages",
+		s->messages, s->span_messages);
+	fprintf(out, LABEL "%" PRIu64 " request%s for want of memory\n", "refused", s->refused,
+		plural(s->refused));
 }
 
 /* ---- check ---- */

@@ -6,18 +6,12 @@
  */
 #include "cached.h"
 
-#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <tg.h>
 
 #define MAX_WORKERS 1024
 #define SHORT_LIFE_MS 1000 /* a worker that ends sooner is started again with a delay, each time twice as long */
@@ -124,25 +118,6 @@ static int listen_on(const char *address, const char *port)
 	return fd;
 }
 
-/* The parent attaches only to see that the workers will be able to. */
-static void check_heap(void)
-{
-	struct tg_options options = { .size = sizeof(options), .name = "tgcached" };
-	int r = tg_attach(&options);
-
-	if (r < 0) {
-		fprintf(stderr, "tgcached: cannot attach to the shared heap: %s; is tgd running, and is TG_SOCKET the path "
-			"of its socket?\n", strerror(-r));
-		exit(1);
-	}
-	if (!table_open()) {
-		fprintf(stderr, "tgcached: no table: %s\n", errno == EPROTO ?
-			"the root \"tgcached\" leads to something else, or to another version's" : strerror(errno));
-		exit(1);
-	}
-	tg_detach();
-}
-
 int main(int argc, char **argv)
 {
 	const char *port = "11211", *address = "127.0.0.1";
@@ -162,7 +137,9 @@ int main(int argc, char **argv)
 			"WORKERS is 1 to %d.  The heap is that of TG_SOCKET.\n", MAX_WORKERS);
 		return 2;
 	}
-	check_heap();
+	if (!cached_attach()) /* only to see that the workers will be able to */
+		return 1;
+	tg_detach();
 	supervise(listen_on(address, port));
 	return 0;
 }

@@ -12,16 +12,8 @@
 #include "cached.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-#include <tg.h>
 
 #define ROOT "tgcached"
 #define MAGIC 0x3165686361636774 /* "tgcache1": changes with the layout of anything here */
@@ -35,7 +27,7 @@
 struct shard {
 	_Alignas(64) pthread_mutex_t lock;
 	uint64_t cas; /* of the last store */
-	uint64_t stats[TABLE_N_STATS];
+	uint64_t stats[N_STATS];
 	TAILQ_HEAD(use, item) use; /* last used first */
 	struct item *chains[N_CHAINS];
 };
@@ -89,8 +81,8 @@ static struct item **chain_of(struct shard *s, uint64_t hash)
 static void count_in(struct shard *s, struct item *it)
 {
 	TAILQ_INSERT_HEAD(&s->use, it, use);
-	s->stats[TABLE_ITEMS]++;
-	s->stats[TABLE_BYTES] += size_of(it);
+	s->stats[STAT_ITEMS]++;
+	s->stats[STAT_BYTES] += size_of(it);
 }
 
 /* Puts the item where `link` leads, in place of the one that may be there, which is freed.  NULL: only takes that out.
@@ -103,13 +95,13 @@ static void put(struct shard *s, struct item **link, struct item *it)
 		it->cas = ++s->cas;
 		it->stored_ms = cached_now_ms();
 		it->chain = old ? old->chain : NULL;
-		s->stats[TABLE_TOTAL]++;
+		s->stats[STAT_TOTAL]++;
 	}
 	__atomic_store_n(link, it ? it : old->chain, __ATOMIC_RELEASE);
 	if (old) {
 		TAILQ_REMOVE(&s->use, old, use);
-		s->stats[TABLE_ITEMS]--;
-		s->stats[TABLE_BYTES] -= size_of(old);
+		s->stats[STAT_ITEMS]--;
+		s->stats[STAT_BYTES] -= size_of(old);
 		tg_free(old);
 	}
 	if (it)
@@ -121,7 +113,7 @@ static void put(struct shard *s, struct item **link, struct item *it)
 static void repair(struct shard *s)
 {
 	TAILQ_INIT(&s->use);
-	s->stats[TABLE_ITEMS] = s->stats[TABLE_BYTES] = 0;
+	s->stats[STAT_ITEMS] = s->stats[STAT_BYTES] = 0;
 	for (size_t i = 0, n = 0; i < N_CHAINS; i++, n = 0) {
 		struct item **link = &s->chains[i];
 
@@ -166,15 +158,12 @@ static struct item **find(struct table *t, const char *key, size_t n, struct sha
 	struct shard *s = *ret_shard = lock(t, hash, true);
 	struct item **link = chain_of(s, hash);
 
-	for (struct item *it; (it = *link) != NULL; link = &it->chain) {
-		if (it->hash != hash || it->n_key != n || memcmp(it->data, key, n) != 0)
-			continue;
-		if (!dead(t, it, cached_now_ms()))
-			break;
+	while (*link && ((*link)->hash != hash || (*link)->n_key != n || memcmp((*link)->data, key, n) != 0))
+		link = &(*link)->chain;
+	if (*link && dead(t, *link, cached_now_ms())) {
 		put(s, link, NULL);
-		for (link = chain_of(s, hash); *link;)
+		while (*link)
 			link = &(*link)->chain;
-		break;
 	}
 	return link;
 }
@@ -195,7 +184,7 @@ static size_t evict_one(struct table *t)
 				link = &(*link)->chain;
 			size = size_of(victim);
 			put(s, link, NULL);
-			s->stats[TABLE_EVICTIONS]++;
+			s->stats[STAT_EVICTIONS]++;
 		}
 		if (s)
 			pthread_mutex_unlock(&s->lock);
@@ -203,10 +192,11 @@ static size_t evict_one(struct table *t)
 	return size;
 }
 
-struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value)
+struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value, uint32_t flags, int64_t expires_ms)
 {
-	size_t size = sizeof(struct item) + n_key + n_value + 1;
-	size_t batch = size > EVICT_BATCH ? size : EVICT_BATCH;
+	struct item model = { .hash = hash_of(key, n_key), .expires_ms = expires_ms, .flags = flags,
+			      .n_value = (uint32_t)n_value, .n_key = (uint8_t)n_key };
+	size_t size = size_of(&model), batch = size > EVICT_BATCH ? size : EVICT_BATCH;
 	struct item *it = tg_malloc(size);
 
 	/* What is evicted may lie scattered, so each round takes twice as much as the one before. */
@@ -218,69 +208,56 @@ struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_v
 	}
 	if (!it)
 		return NULL;
-	*it = (struct item){ .hash = hash_of(key, n_key), .n_value = (uint32_t)n_value, .n_key = (uint8_t)n_key };
+	*it = model;
 	memcpy(it->data, key, n_key);
 	item_value(it)[n_value] = '\0'; /* ends a number */
 	return it;
 }
 
-/* A private item to take the place of `old`, with its flags and expiry. */
-static struct item *successor(struct table *t, struct item *old, size_t n_value)
-{
-	struct item *it = item_new(t, old->data, old->n_key, n_value);
-
-	if (it) {
-		it->flags = old->flags;
-		it->expires_ms = old->expires_ms;
-	}
-	return it;
-}
-
-enum table_result table_store(struct table *t, struct item *it, enum table_how how, uint64_t cas)
+const char *table_store(struct table *t, struct item *it, enum how how, uint64_t cas)
 {
 	struct shard *s;
 	struct item **link = find(t, it->data, it->n_key, &s);
-	struct item *old = *link, *new = it;
-	enum table_result r = TABLE_STORED;
+	struct item *old = *link, *first = how == HOW_APPEND ? old : it, *second = how == HOW_APPEND ? it : old, *new = it;
+	const char *answer = "STORED";
 
-	if (how == TABLE_CAS) {
-		r = !old ? TABLE_NOT_FOUND : old->cas != cas ? TABLE_EXISTS : TABLE_STORED;
-	} else if (how == TABLE_APPEND || how == TABLE_PREPEND) {
-		struct item *first = how == TABLE_APPEND ? old : it;
-		struct item *second = how == TABLE_APPEND ? it : old;
-
-		if (!old || old->n_value + it->n_value > TABLE_VALUE_MAX)
-			r = TABLE_NOT_STORED;
-		else if (!(new = successor(t, old, old->n_value + it->n_value)))
-			r = TABLE_NO_MEMORY;
+	if (how == HOW_CAS && (!old || old->cas != cas)) {
+		answer = old ? "EXISTS" : "NOT_FOUND";
+	} else if ((how == HOW_ADD && old) || (how > HOW_CAS && old && old->n_value + it->n_value > VALUE_LEN_MAX) ||
+		   (how != HOW_ADD && how != HOW_SET && !old)) {
+		answer = "NOT_STORED";
+	} else if (how == HOW_APPEND || how == HOW_PREPEND) {
+		new = item_new(t, it->data, it->n_key, old->n_value + it->n_value, old->flags, old->expires_ms);
+		if (!new)
+			answer = NO_MEMORY;
 		else
 			memcpy(mempcpy(item_value(new), item_value(first), first->n_value), item_value(second),
 			       second->n_value);
-	} else if ((how == TABLE_ADD && old) || (how == TABLE_REPLACE && !old)) {
-		r = TABLE_NOT_STORED;
 	}
-	if (r == TABLE_STORED)
+	s->stats[STAT_SETS]++;
+	if (strcmp(answer, "STORED") == 0)
 		put(s, link, new);
-	s->stats[TABLE_SETS]++;
+	else
+		new = NULL;
 	pthread_mutex_unlock(&s->lock);
-	if (r != TABLE_STORED || new != it)
+	if (new != it)
 		tg_free(it);
-	return r;
+	return answer;
 }
 
-enum table_result table_count(struct table *t, const char *key, size_t n, bool up, uint64_t by, uint64_t *ret_value)
+const char *table_count(struct table *t, const char *key, bool up, uint64_t by, uint64_t *ret_value)
 {
 	struct shard *s;
-	struct item **link = find(t, key, n, &s);
-	struct item *old = *link, *it;
-	enum table_result r = !old ? TABLE_NOT_FOUND : TABLE_NO_NUMBER;
+	struct item **link = find(t, key, strlen(key), &s), *old = *link, *it;
+	const char *answer = old ? "CLIENT_ERROR cannot increment or decrement non-numeric value" : "NOT_FOUND";
 	char digits[24];
+	size_t n;
 
 	if (old && cached_number(item_value(old), ret_value)) {
 		*ret_value = up ? *ret_value + by : *ret_value > by ? *ret_value - by : 0;
 		n = (size_t)snprintf(digits, sizeof(digits), "%" PRIu64, *ret_value);
-		it = successor(t, old, n > old->n_value ? n : old->n_value);
-		r = it ? TABLE_STORED : TABLE_NO_MEMORY;
+		it = item_new(t, old->data, old->n_key, n > old->n_value ? n : old->n_value, old->flags, old->expires_ms);
+		answer = it ? NULL : NO_MEMORY;
 		if (it) { /* never shorter than before: memcached pads with blanks, and clients know it */
 			memset(item_value(it), ' ', it->n_value);
 			memcpy(item_value(it), digits, n);
@@ -288,14 +265,13 @@ enum table_result table_count(struct table *t, const char *key, size_t n, bool u
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
-	return r;
+	return answer;
 }
 
-bool table_get(struct table *t, const char *key, size_t n, const int64_t *expires_ms,
-	       void (*show)(void *arg, struct item *it), void *arg)
+bool table_get(struct table *t, const char *key, const int64_t *expires_ms, void (*show)(void *, struct item *), void *arg)
 {
 	struct shard *s;
-	struct item *it = *find(t, key, n, &s);
+	struct item *it = *find(t, key, strlen(key), &s);
 
 	if (it && expires_ms)
 		it->expires_ms = *expires_ms;
@@ -303,18 +279,18 @@ bool table_get(struct table *t, const char *key, size_t n, const int64_t *expire
 		TAILQ_REMOVE(&s->use, it, use);
 		TAILQ_INSERT_HEAD(&s->use, it, use);
 	}
-	s->stats[TABLE_GETS] += show != NULL;
-	s->stats[TABLE_HITS] += show && it;
+	s->stats[STAT_GETS] += show != NULL;
+	s->stats[STAT_HITS] += show && it;
 	if (show && it)
 		show(arg, it);
 	pthread_mutex_unlock(&s->lock);
 	return it;
 }
 
-bool table_delete(struct table *t, const char *key, size_t n)
+bool table_delete(struct table *t, const char *key)
 {
 	struct shard *s;
-	struct item **link = find(t, key, n, &s);
+	struct item **link = find(t, key, strlen(key), &s);
 	bool found = *link;
 
 	if (found)
@@ -341,17 +317,13 @@ void table_flush(struct table *t, int64_t delay_ms)
 	atomic_store(&t->flush_at_ms, delay_ms <= 0 ? 0 : now + delay_ms);
 }
 
-void table_stats(struct table *t, bool reset, uint64_t ret_stats[TABLE_N_STATS])
+void table_stats(struct table *t, uint64_t ret_stats[N_STATS])
 {
-	memset(ret_stats, 0, TABLE_N_STATS * sizeof(*ret_stats));
-	for (size_t i = 0; i < N_SHARDS; i++) {
-		struct shard *s = lock(t, i, true);
+	memset(ret_stats, 0, N_STATS * sizeof(*ret_stats));
+	for (size_t i = 0; i < N_SHARDS * N_STATS; i++) {
+		struct shard *s = lock(t, i / N_STATS, true);
 
-		for (int j = 0; j < TABLE_N_STATS; j++) {
-			ret_stats[j] += s->stats[j];
-			if (reset && j != TABLE_ITEMS && j != TABLE_BYTES)
-				s->stats[j] = 0;
-		}
+		ret_stats[i % N_STATS] += s->stats[i % N_STATS];
 		pthread_mutex_unlock(&s->lock);
 	}
 }
@@ -362,15 +334,12 @@ struct table *table_open(void)
 	pthread_mutexattr_t attr;
 	int r;
 
-	if (t && tg_usable_size(t) >= sizeof(*t) && t->magic == MAGIC)
-		return t;
-	if (t || errno != ENOENT) {
-		errno = t ? EPROTO : errno;
+	if (t && (tg_usable_size(t) < sizeof(*t) || t->magic != MAGIC)) {
+		errno = EPROTO;
 		return NULL;
 	}
-	t = tg_calloc(1, sizeof(*t));
-	if (!t)
-		return NULL;
+	if (t || errno != ENOENT || !(t = tg_calloc(1, sizeof(*t))))
+		return t;
 	t->magic = MAGIC;
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);

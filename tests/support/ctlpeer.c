@@ -1,7 +1,7 @@
 /* ctlpeer.c - tgctl's command line run inside a test, against a peer that answers as the test wants.
  *
- * The peer is a child that serves one connection on a socket in a directory of its own.  It listens before it is
- * forked, so nothing waits for it; its exit status says whether what it was asked made sense.  What it sends comes in
+ * The peer is a child that serves one connection on a socket in a directory of its own.  It listens before
+ * tgctl runs; its exit status says whether what it was asked made sense.  What it sends comes in
  * two pieces, so that the other side has to put them together.
  */
 #include "tests/support/ctlpeer.h"
@@ -27,6 +27,7 @@ static size_t out_size, err_size;
 /* ---- the peer ---- */
 
 uint32_t tgt_ctl_hello_version = TGP_VERSION;
+bool tgt_ctl_last_answer;
 
 static void send_all(int fd, const void *bytes, size_t n)
 {
@@ -67,17 +68,22 @@ static bool serve_one(int fd, const Tgd__Request *request, tgt_answer_fn *answer
 	return true;
 }
 
-__attribute__((noreturn)) static void serve(int listener, tgt_answer_fn *answer)
+/* Listens once more, which makes this process the one that the other side sees behind the socket. */
+__attribute__((noreturn)) static void serve(int listener, int ready, tgt_answer_fn *answer)
 {
 	static uint8_t in[4096], memory[TGP_UNPACK_MAX];
-	int fd = accept(listener, NULL, NULL);
 	const Tgd__Request *request;
 	struct tgp_arena arena;
 	const uint8_t *payload;
 	size_t n = 0, len;
 	char why[256];
 	ssize_t got;
+	int fd;
 
+	if (listen(listener, 4) < 0)
+		_exit(15);
+	close(ready);
+	fd = accept(listener, NULL, NULL);
 	close(listener);
 	alarm(60);
 	tgp_arena_init(&arena, memory, sizeof(memory));
@@ -87,7 +93,7 @@ __attribute__((noreturn)) static void serve(int listener, tgt_answer_fn *answer)
 			tgp_arena_reset(&arena);
 			if (tgp_request_unpack(&arena, payload, len, &request, why, sizeof(why)) < 0)
 				_exit(13);
-			if (!serve_one(fd, request, answer))
+			if (!serve_one(fd, request, answer) || tgt_ctl_last_answer)
 				_exit(0);
 			n -= TGP_FRAME_HEAD + len;
 			memmove(in, in + TGP_FRAME_HEAD + len, n);
@@ -112,13 +118,19 @@ int tgt_ctl_listen(void)
 
 void tgt_ctl_start_peer(tgt_answer_fn *answer)
 {
-	int listener = tgt_ctl_listen();
+	int listener = tgt_ctl_listen(), ready[2];
+	char byte;
 
-	CU_ASSERT_FATAL(listener >= 0);
+	CU_ASSERT_FATAL(listener >= 0 && pipe(ready) == 0);
 	tgt_ctl_peer = fork();
-	if (tgt_ctl_peer == 0)
-		serve(listener, answer);
+	if (tgt_ctl_peer == 0) {
+		close(ready[0]);
+		serve(listener, ready[1], answer);
+	}
 	close(listener);
+	close(ready[1]);
+	CU_ASSERT_EQUAL(read(ready[0], &byte, 1), 0); /* until the other end is closed */
+	close(ready[0]);
 	CU_ASSERT_FATAL(tgt_ctl_peer > 0);
 }
 

@@ -15,6 +15,7 @@ typedef bool tgt_answer_fn(const Tgd__Admin *ask, Tgd__Reply *reply);
 extern char tgt_ctl_path[64];          /* of the peer's socket; $TG_SOCKET during a test */
 extern pid_t tgt_ctl_peer;             /* 0: none runs */
 extern uint32_t tgt_ctl_hello_version; /* what peers started from now on say they speak */
+extern bool tgt_ctl_last_answer;       /* set by the answer: the peer ends after it */
 extern char *tgt_ctl_out, *tgt_ctl_err; /* what tgt_ctl printed */
 
 /* The main of a program that uses this: makes the directory of the socket, runs the suites, removes it. */

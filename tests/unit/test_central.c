@@ -3,7 +3,7 @@
 #include "tests/support/heap.h"
 #include "tests/support/runner.h"
 
-/* Class 30: 768 bytes, 10 to a span, one unit of state.  Class 2: 16 bytes, 512 to a span, 8 units. */
+/* Class 30: 768 bytes, 10 to a span, one unit of state.  Class 2: 16 bytes, 512, 8 units. */
 enum { CLASS = 30, OBJECTS = 10 };
 
 static uint32_t client, other;
@@ -56,6 +56,16 @@ static void a_partial_span_is_granted_before_a_new_one(void)
 	CU_ASSERT_EQUAL(owner_of(page), thread);
 	CU_ASSERT_EQUAL(status().orphan_spans, 0);
 	CU_ASSERT_NOT_EQUAL(get_span(other, thread, CLASS).page, page);
+}
+
+static void a_partial_span_is_harvested_when_it_is_granted(void)
+{
+	uint64_t page = put_with(CLASS, 3);
+
+	remote_free(thread, page, 1);
+	CU_ASSERT_EQUAL(get_span(other, thread, CLASS).free, OBJECTS - 2);
+	CU_ASSERT_EQUAL(*tgs_taken_word(view, TGS_SPARSE, page, 0), 5);
+	CU_ASSERT_EQUAL(tgs_remote_bits(view, TGS_SPARSE, page, 0), 0);
 }
 
 static void a_partial_span_of_another_class_is_not_granted(void)
@@ -336,6 +346,8 @@ static CU_TestInfo central[] = {
 	{"a span with objects goes to central and keeps them",
 	 a_span_with_objects_goes_to_central_and_keeps_them},
 	{"a partial span is granted before a new one", a_partial_span_is_granted_before_a_new_one},
+	{"a partial span is harvested when it is granted",
+	 a_partial_span_is_harvested_when_it_is_granted},
 	{"a partial span of another class is not granted",
 	 a_partial_span_of_another_class_is_not_granted},
 	{"a full span is not granted", a_full_span_is_not_granted},

@@ -266,6 +266,34 @@ static void help_and_version_need_nothing_else_to_be_right(void)
 	CU_ASSERT_EQUAL(action, TGD_CONFIG_VERSION);
 }
 
+static void the_example_is_right_and_shows_every_key(void)
+{
+	static const char *const words[] = {"socket", "heap",  "reserve",   "limit",    "base",
+					    "mode",   "group", "idle-exit", "log-level"};
+	const char *root = getenv("TG_SRCDIR");
+	char example[512], text[4096] = "\n", wanted[32];
+	FILE *file;
+	unsigned i;
+
+	snprintf(example, sizeof(example), "%s/examples/tgd.conf", root != NULL ? root : ".");
+	CU_ASSERT_EQUAL(READ("--config", example), 0);
+	CU_ASSERT_EQUAL(config.limit_bytes, UINT64_C(4) << 30);
+
+	file = fopen(example, "r");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+	CU_ASSERT(fread(text + 1, 1, sizeof(text) - 2, file) > 0);
+	fclose(file);
+	for (i = 0; i < TGS_ARRAY_LEN(words); i++) {
+		/* Set, or with a semicolon before it. */
+		snprintf(wanted, sizeof(wanted), "\n%s = ", words[i]);
+		if (strstr(text, wanted) == NULL) {
+			snprintf(wanted, sizeof(wanted), "\n;%s = ", words[i]);
+			CU_ASSERT_PTR_NOT_NULL(strstr(text, wanted));
+		}
+	}
+	CU_ASSERT_EQUAL(TGS_ARRAY_LEN(words), TGD_CONFIG_KEYS);
+}
+
 static void a_reload_sees_the_new_file_and_the_old_command_line(void)
 {
 	struct tgd_config again;
@@ -303,6 +331,7 @@ static CU_TestInfo tests[] = {
 	 a_group_opens_the_socket_to_it_unless_a_mode_is_set},
 	{"help and version need nothing else to be right",
 	 help_and_version_need_nothing_else_to_be_right},
+	{"the example is right and shows every key", the_example_is_right_and_shows_every_key},
 	{"a reload sees the new file and the old command line",
 	 a_reload_sees_the_new_file_and_the_old_command_line},
 	CU_TEST_INFO_NULL,

@@ -1,5 +1,9 @@
 /* A connection between a peer that does what it should not and an owner that answers with what the
- * test wants. */
+ * test wants.
+ *
+ * Longer than other files, as input and output are tested with one fixture, and each needs all of
+ * it.
+ */
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>

@@ -207,6 +207,31 @@ static void many_may_die_at_once(void)
 	CU_ASSERT_EQUAL(checked().objects, MANY / 2);
 }
 
+static void a_death_in_the_middle_of_settling_another_one_disturbs_nothing(void)
+{
+	enum { SLOTS = 100 };
+	uint64_t page = get_span(other, thread, 10).page;
+	unsigned slots[SLOTS], i;
+	uint32_t second = add_client(0);
+
+	take_objects(page, 64);
+	(void)open_slot(second);
+	for (i = 0; i < SLOTS; i++) {
+		slots[i] = open_slot(victim);
+		if (i < 64)
+			(void)buffer_free(slots[i], 0, page, i);
+	}
+	CU_ASSERT_EQUAL(tgd_heap_client_end(heap, victim), 0);
+	/* A slice is not enough for so many slots. */
+	CU_ASSERT_EQUAL(tgd_heap_work(heap, 1), 0);
+	CU_ASSERT(checked().pending_frees > 0);
+	CU_ASSERT_EQUAL(tgd_heap_client_end(heap, second), 0);
+	work(1000);
+	CU_ASSERT_EQUAL(status().recovered_clients, 2);
+	CU_ASSERT_EQUAL(tgs_remote_bits(view, TGS_SPARSE, page, 0), UINT64_MAX);
+	CU_ASSERT_EQUAL(checked().objects, 0);
+}
+
 /* ---- reclaim ---- */
 
 static void unpublished_objects_die_and_published_ones_stay(void)
@@ -305,6 +330,8 @@ static CU_TestInfo kept[] = {
 	{"the work comes in slices, and the dead are listed until it is done",
 	 the_work_comes_in_slices_and_the_dead_are_listed_until_it_is_done},
 	{"many may die at once", many_may_die_at_once},
+	{"a death in the middle of settling another one disturbs nothing",
+	 a_death_in_the_middle_of_settling_another_one_disturbs_nothing},
 	CU_TEST_INFO_NULL,
 };
 

@@ -226,8 +226,32 @@ static void status_says_what_an_operator_asks(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "limit       1 GiB, in an address range of 64 GiB\n"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "256 MiB in 1 span, 25.0% of the limit"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "4 attached with 17 threads; 1 died and was recovered"));
-	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "messages    123 from clients answered, 45 of them about spans; "
-					      "6 refused"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "messages    123 from clients, 45 of them about spans\n"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "refused     6 requests for want of memory\n"));
+}
+
+static void status_of_a_huge_heap_fits_80_columns(void)
+{
+	uint64_t huge = (UINT64_C(1024) << 30) - (UINT64_C(100) << 20); /* "1023.9 GiB" */
+	Tgd__Status s = TGD__STATUS__INIT;
+	const char *line, *end;
+
+	s.heap = (char *)"main";
+	s.version = (char *)"0.1.0";
+	s.pid = 4194303;
+	s.uptime_ms = UINT64_C(1000) * 86400 * 1000 - 1000;
+	s.limit_bytes = s.reserve_bytes = s.span_bytes = s.peak_span_bytes = s.free_bytes = huge;
+	s.largest_free_run_bytes = s.resident_bytes = s.idle_bytes = s.scavenged_bytes = huge;
+	s.spans = s.orphan_spans = 134217728;
+	s.clients = s.slots = 16384;
+	s.recovered_clients = 1000000;
+	s.messages = s.span_messages = s.refused = UINT64_C(1) << 40;
+	tgc_report_status(out, &s);
+	for (line = text(); *line != '\0'; line = end + 1) {
+		end = strchrnul(line, '\n');
+		CU_ASSERT(end - line <= 80);
+	}
+	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "1023.9 GiB in 134217728 spans"));
 }
 
 static void check_names_the_damage(void)
@@ -371,6 +395,7 @@ static CU_TestInfo table_tests[] = {
 static CU_TestInfo word_tests[] = {
 	{"a duration has its two largest units", a_duration_has_its_two_largest_units},
 	{"status says what an operator asks", status_says_what_an_operator_asks},
+	{"status of a huge heap fits 80 columns", status_of_a_huge_heap_fits_80_columns},
 	{"check names the damage", check_names_the_damage},
 	CU_TEST_INFO_NULL,
 };

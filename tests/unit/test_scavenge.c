@@ -48,7 +48,7 @@ static void the_peak_decays_and_then_the_excess_goes(void)
 
 	CU_ASSERT_EQUAL(tgd_heap_work(heap, 1000), -1);
 	CU_ASSERT_EQUAL(tgd_heap_resize(heap, client, slot, page, 500, &grant), 0);
-	/* After a second the peak is 875 and the goal 962, after two 781 and 859: see scavenge.h. */
+	/* After a second the peak is 875 and the goal 962: see scavenge.h. */
 	for (now = 2000; now < 2100; now++)
 		(void)tgd_heap_work(heap, now);
 	goal = 875 + 87;
