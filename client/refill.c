@@ -155,7 +155,8 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 		return;
 	surplus = supply->n_empty - keep;
 	if (cache->empty_pages > hoard_pages_max()) {
-		put_empty(cache, class, surplus);
+		/* More than what is over, or the next span that becomes empty would be the next message. */
+		put_empty(cache, class, surplus + keep / 2);
 		return;
 	}
 	now = coarse_ms();

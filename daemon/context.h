@@ -1,7 +1,7 @@
 /* context.h - what the parts of one daemon share: heap, clients, connections, a few counts.
  *
- * server.c owns it and everything in it.  The functions in it are the server's, given as pointers so
- * that what lies below need not know it.  One thread.
+ * server.c owns it and everything in it.  The functions in it are the server's, given as pointers
+ * so that what lies below need not know it.  One thread.
  */
 #pragma once
 

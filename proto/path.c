@@ -27,9 +27,9 @@ static const char *env(const char *name)
 	return value != NULL && *value != '\0' ? value : NULL;
 }
 
-/* Writes the path with its end to buf.  -ENAMETOOLONG: longer than buf, or than a socket's address can be (107
- * bytes); -EINVAL: `given` is the empty string.  buf may be written to on failure.  Reads the environment, so no
- * thread may change that meanwhile. */
+/* Writes the path with its end to buf.  -ENAMETOOLONG: longer than buf, or than a socket's
+ * address can be (107 bytes); -EINVAL: `given` is the empty string.  buf may be written to on
+ * failure.  Reads the environment, so no thread may change that meanwhile. */
 int tgp_socket_path(const char *given, char *buf, size_t size)
 {
 	const char *path = given != NULL ? given : env("TG_SOCKET");

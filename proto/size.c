@@ -1,10 +1,10 @@
 /* size.c - sizes as people write and read them, in binary units.
  *
- * Options and the configuration file take sizes, reports print them.  K is 1024, M is 1024 K, and so on, since
- * memory comes in powers of two; "KiB" means the same as "K", so that what is printed can be typed in again.
- * All is done in integers: no rounding surprises in a limit, and no decimal comma from the user's locale.
- * A sign, a blank, or anything else that is left over makes the whole text wrong: better to ask again than to
- * guess a limit.
+ * Options and the configuration file take sizes, reports print them.  K is 1024, M is 1024 K,
+ * and so on, since memory comes in powers of two; "KiB" means the same as "K", so that what is
+ * printed can be typed in again.  All is done in integers: no rounding surprises in a limit, and
+ * no decimal comma from the user's locale.  A sign, a blank, or anything else that is left over
+ * makes the whole text wrong: better to ask again than to guess a limit.
  */
 #include "proto/size.h"
 
@@ -16,7 +16,8 @@
 
 static const char units[] = "KMGTPE";
 
-#define FRACTION_MAX 6 /* digits after the point: a fraction times the largest unit read still fits */
+#define FRACTION_MAX \
+	6 /* digits after the point: a fraction times the largest unit read still fits */
 
 /* Reads digits into *ret and moves *p behind them. */
 static int read_digits(const char **p, uint64_t *ret, unsigned *ret_n)
@@ -33,7 +34,8 @@ static int read_digits(const char **p, uint64_t *ret, unsigned *ret_n)
 	return 0;
 }
 
-/* The unit at p as a power of two; -EINVAL if this is none.  "", "B", "K".."T", "KiB".."TiB", in any case. */
+/* The unit at p as a power of two; -EINVAL if this is none.  "", "B", "K".."T", "KiB".."TiB", in
+ * any case. */
 static int read_unit(const char *p)
 {
 	const char *unit;
@@ -46,9 +48,9 @@ static int read_unit(const char *p)
 	return 10 * (int)(strchr(units, *unit) - units + 1);
 }
 
-/* Reads digits, maybe a point with up to six more digits, and maybe a unit: B, K, M, G, T or KiB to TiB.  What is
- * less than a byte is dropped.  A fraction of a plain number is wrong.  0; -EINVAL: not a size; -ERANGE: more
- * than 64 bits hold.  Thread-safe; no malloc. */
+/* Reads digits, maybe a point with up to six more digits, and maybe a unit: B, K, M, G, T or KiB
+ * to TiB.  What is less than a byte is dropped.  A fraction of a plain number is wrong.  0;
+ * -EINVAL: not a size; -ERANGE: more than 64 bits hold.  Thread-safe; no malloc. */
 int tgp_parse_size(const char *text, uint64_t *ret)
 {
 	uint64_t whole, fraction = 0, scale = 1, bytes;

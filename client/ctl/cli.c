@@ -1,8 +1,9 @@
 /* cli.c - tgctl's command line: options, the table of commands, help.
  *
- * The table is the one place that knows which commands there are; --help, the checks of their arguments and the
- * calls all come from it.  Options may stand before the command or behind it; behind `run` they end at the first
- * word that is none, since what follows are the command's own.
+ * The table is the one place that knows which commands there are; --help, the checks of their
+ * arguments and the calls all come from it.  Options may stand before the command or behind it;
+ * behind `run` they end at the first word that is none, since what follows are the command's
+ * own.
  */
 #include "client/ctl/cli.h"
 
@@ -24,8 +25,8 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{"ping", "", 0, "ask the daemon whether it is there", "Prints who answered, and how fast.\n",
-	 tgc_cmd_ping},
+	{"ping", "", 0, "ask the daemon whether it is there",
+	 "Prints who answered, and how fast.\n", tgc_cmd_ping},
 	{"status", "", 0, "show the heap as a whole",
 	 "Memory, clients and messages.  A heap in a steady state sends no messages.\n",
 	 tgc_cmd_status},
@@ -40,7 +41,8 @@ static const struct command commands[] = {
 	{"spans", "", 0, "list all spans",
 	 "REMOTE: objects freed by others that the owner has not taken back yet.\n", tgc_cmd_spans},
 	{"map", "", 0, "draw the heap",
-	 "As wide as the terminal; in colour on a terminal, unless NO_COLOR is set.\n", tgc_cmd_map},
+	 "As wide as the terminal; in colour on a terminal, unless NO_COLOR is set.\n",
+	 tgc_cmd_map},
 	{"roots", "", 0, "list the named objects", "", tgc_cmd_roots},
 	{"check", "", 0, "verify every structure of the heap",
 	 "Exit status 1 if there is damage.  Objects are counted exactly if no one allocates\n"
@@ -55,8 +57,10 @@ static const struct command commands[] = {
 	 "other death.\n",
 	 tgc_cmd_kick},
 	{"stop", "", 0, "end the daemon", "Returns when it has ended.\n", tgc_cmd_stop},
-	{"run", "[--preload] [--limit SIZE] -- COMMAND...", -1, "run a command on a heap of its own",
-	 "Starts a private daemon, runs COMMAND with TG_SOCKET set, stops the daemon, and exits with\n"
+	{"run", "[--preload] [--limit SIZE] -- COMMAND...", -1,
+	 "run a command on a heap of its own",
+	 "Starts a private daemon, runs COMMAND with TG_SOCKET set, stops the daemon, and exits "
+	 "with\n"
 	 "COMMAND's status (128+N if signal N ended it, 127 if it is not found).\n"
 	 "  --preload       COMMAND's malloc uses the heap (LD_PRELOAD of libtgmalloc.so)\n"
 	 "  --limit SIZE    how much memory the heap may take\n",
@@ -65,10 +69,12 @@ static const struct command commands[] = {
 
 enum { OPTION_SOCKET = 256, OPTION_JSON, OPTION_PRELOAD, OPTION_LIMIT };
 
-#define COMMON_OPTIONS \
-	{"socket", required_argument, NULL, OPTION_SOCKET}, \
+#define COMMON_OPTIONS                                                                      \
+	{"socket", required_argument, NULL, OPTION_SOCKET},                                 \
 		{"json", no_argument, NULL, OPTION_JSON}, {"help", no_argument, NULL, 'h'}, \
-		{"version", no_argument, NULL, 'V'}
+	{                                                                                   \
+		"version", no_argument, NULL, 'V'                                           \
+	}
 
 static const struct option common_options[] = {COMMON_OPTIONS, {0}};
 static const struct option run_options[] = {COMMON_OPTIONS,
@@ -88,7 +94,8 @@ static void print_help(FILE *out)
 	      out);
 	for (i = 0; i < TGS_ARRAY_LEN(commands); i++) {
 		const struct command *c = &commands[i];
-		const char *args = strcmp(c->name, "run") == 0 ? "[OPTION...] -- COMMAND..." : c->args;
+		const char *args =
+			strcmp(c->name, "run") == 0 ? "[OPTION...] -- COMMAND..." : c->args;
 		int width = fprintf(out, "  %s%s%s", c->name, *args == '\0' ? "" : " ", args);
 
 		if (width < 18)
@@ -124,7 +131,8 @@ static int wrong_option(struct tgc_ctl *ctl, int code, char **argv)
 	const char *word = argv[optind - 1];
 	char letter[] = {'-', (char)optopt, '\0'};
 
-	/* A wrong letter may be one of several in a word, so getopt names it; a long option is the word. */
+	/* A wrong letter may be one of several in a word, so getopt names it; a long option is
+	 * the word. */
 	if (optopt > 0 && optopt < 256 && strncmp(word, "--", 2) != 0)
 		word = letter;
 	if (code == ':')
@@ -137,7 +145,8 @@ static int wrong_option(struct tgc_ctl *ctl, int code, char **argv)
 			    word);
 }
 
-/* Reads options up to where getopt ends; optind is then the first other word.  -1: go on; else the exit status. */
+/* Reads options up to where getopt ends; optind is then the first other word.  -1: go on; else
+ * the exit status. */
 static int read_options(struct tgc_ctl *ctl, int argc, char **argv, const char *letters,
 			const struct option *options)
 {
@@ -205,8 +214,8 @@ static int do_command(struct tgc_ctl *ctl, const struct command *c, int argc, ch
 	}
 	n = argc - optind;
 	if (is_run ? n == 0 : n < c->n_args)
-		return tgc_ctl_fail(ctl, TGC_WRONG_USE, -EINVAL, "%s needs more: tgctl %s %s", c->name,
-				    c->name, c->args);
+		return tgc_ctl_fail(ctl, TGC_WRONG_USE, -EINVAL, "%s needs more: tgctl %s %s",
+				    c->name, c->name, c->args);
 	if (!is_run && n > c->n_args)
 		return tgc_ctl_fail(ctl, TGC_WRONG_USE, -EINVAL,
 				    "%s: do not know what to do with \"%s\"; try 'tgctl %s --help'",
@@ -237,7 +246,8 @@ static int do_all(struct tgc_ctl *ctl, int argc, char **argv)
 	return do_command(ctl, c, argc - optind, argv + optind);
 }
 
-/* The whole program, but for the process around it.  Not for several threads at a time: getopt's state is global. */
+/* The whole program, but for the process around it.  Not for several threads at a time: getopt's
+ * state is global. */
 int tgc_cli_main(int argc, char **argv, FILE *out, FILE *err)
 {
 	struct tgc_ctl ctl = {.out = out, .err = err, .timeout_ms = TGC_TALK_TIMEOUT_MS};

@@ -1,7 +1,8 @@
 /* commands.c - what tgctl can do, but for its lists (list.c): ask the daemon, show the answer.
  *
- * Each command asks for one thing and shows it either as text (report.c, map.c) or as one JSON object (json.c);
- * nothing is printed before the whole answer is there, so standard output has the result or nothing.
+ * Each command asks for one thing and shows it either as text (report.c, map.c) or as one JSON
+ * object (json.c); nothing is printed before the whole answer is there, so standard output has
+ * the result or nothing.
  */
 #include "client/ctl/commands.h"
 
@@ -17,10 +18,12 @@
 #include "client/ctl/run.h"
 #include "proto/size.h"
 
-/* Walking the whole heap, or punching holes into much of it, takes the daemon longer than a look at its books. */
+/* Walking the whole heap, or punching holes into much of it, takes the daemon longer than a look
+ * at its books. */
 #define SLOW_FACTOR 12
 
-#define MAP_JSON_CELLS 1024 /* as many whatever the terminal, so that scripts get the same anywhere */
+#define MAP_JSON_CELLS \
+	1024 /* as many whatever the terminal, so that scripts get the same anywhere */
 
 static int print_json(struct tgc_ctl *ctl, json_t *object)
 {
@@ -63,10 +66,10 @@ int tgc_cmd_ping(struct tgc_ctl *ctl, char **args)
 		return status;
 	took = now_us() - started;
 	if (ctl->json)
-		return print_json(ctl, json_pack("{s:b, s:I, s:s, s:I}", "ok", 1, "pid",
-						 (json_int_t)ctl->talk->daemon_pid, "version",
-						 ctl->talk->daemon, "round_trip_us",
-						 (json_int_t)took));
+		return print_json(ctl,
+				  json_pack("{s:b, s:I, s:s, s:I}", "ok", 1, "pid",
+					    (json_int_t)ctl->talk->daemon_pid, "version",
+					    ctl->talk->daemon, "round_trip_us", (json_int_t)took));
 	fprintf(ctl->out, "%s, process %d, at %s: answered in %" PRId64 " us\n", ctl->talk->daemon,
 		(int)ctl->talk->daemon_pid, ctl->path, took);
 	return TGC_OK;
@@ -197,8 +200,8 @@ int tgc_cmd_kick(struct tgc_ctl *ctl, char **args)
 	if (status != TGC_OK)
 		return status;
 	if (ctl->json)
-		return print_json(ctl, json_pack("{s:b, s:I}", "ok", 1, "client",
-						 (json_int_t)client));
+		return print_json(ctl,
+				  json_pack("{s:b, s:I}", "ok", 1, "client", (json_int_t)client));
 	fprintf(ctl->out, "client %" PRIu32 " is disconnected and its process killed\n", client);
 	return TGC_OK;
 }

@@ -3,8 +3,8 @@
 
 #include "client/ctl/ctl.h"
 
-/* args: the words after the command, as many as its entry in cli.c allows, then NULL.  Each returns an exit
- * status, and has said what was wrong if it is not TGC_OK. */
+/* args: the words after the command, as many as its entry in cli.c allows, then NULL.  Each
+ * returns an exit status, and has said what was wrong if it is not TGC_OK. */
 int tgc_cmd_ping(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_status(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_clients(struct tgc_ctl *ctl, char **args);

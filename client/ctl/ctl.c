@@ -1,8 +1,9 @@
 /* ctl.c - one run of tgctl: how it reaches the daemon, and how it fails.
  *
- * Every failure ends here, so that all look alike: a sentence on standard error that starts with "tgctl:", for
- * people; with --json also an object with "error" and "errno" on standard output, for programs; and an exit status
- * by kind, for scripts.  Functions that return a status have already said what was wrong.
+ * Every failure ends here, so that all look alike: a sentence on standard error that starts with
+ * "tgctl:", for people; with --json also an object with "error" and "errno" on standard output,
+ * for programs; and an exit status by kind, for scripts.  Functions that return a status have
+ * already said what was wrong.
  */
 #include "client/ctl/ctl.h"
 
@@ -12,7 +13,8 @@
 
 #include "client/ctl/json.h"
 
-/* Prints the sentence and returns `status`.  What the user typed may be in it, so it is made fit for a terminal. */
+/* Prints the sentence and returns `status`.  What the user typed may be in it, so it is made fit
+ * for a terminal. */
 int tgc_ctl_fail(struct tgc_ctl *ctl, int status, int error, const char *format, ...)
 {
 	char sentence[2048];

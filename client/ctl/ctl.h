@@ -10,22 +10,23 @@
 /* Exit statuses: a contract with scripts. */
 enum {
 	TGC_OK = 0,
-	TGC_BAD_NEWS = 1,    /* the daemon refused, or check found damage */
+	TGC_BAD_NEWS = 1, /* the daemon refused, or check found damage */
 	TGC_WRONG_USE = 2,
 	TGC_UNREACHABLE = 3, /* no daemon, or none that answers */
 };
 
 /* Format of the sentence about a size that is none; takes the text. */
-#define TGC_SIZE_WRONG(what) \
-	what ": \"%s\" is no size; say, for example, 64M, 1.5G or 1073741824 (K, M, G, T are binary)"
+#define TGC_SIZE_WRONG(what)                                                                   \
+	what ": \"%s\" is no size; say, for example, 64M, 1.5G or 1073741824 (K, M, G, T are " \
+	     "binary)"
 
 struct tgc_ctl {
 	FILE *out, *err;    /* err takes sentences, out everything else */
 	const char *socket; /* --socket, or NULL */
 	bool json;
 	bool help;
-	bool preload;       /* run --preload */
-	uint64_t limit;     /* run --limit, in bytes; 0: not given */
+	bool preload;   /* run --preload */
+	uint64_t limit; /* run --limit, in bytes; 0: not given */
 	int timeout_ms;
 
 	struct tgc_talk *talk; /* NULL: not connected */

@@ -57,7 +57,8 @@ static bool cut_to_build_tree(char *dir)
 	return false;
 }
 
-/* 1 if DIR/name can be accessed as `mode` says, then its path is in buf; else 0, or -ENAMETOOLONG. */
+/* 1 if DIR/name can be accessed as `mode` says, then its path is in buf; else 0, or
+ * -ENAMETOOLONG. */
 static int try(const char *dir, const char *name, int mode, char *buf, size_t size)
 {
 	int n = snprintf(buf, size, "%s/%s", dir, name);
@@ -95,7 +96,8 @@ static int from_environment(const char *name, char *buf, size_t size)
 	return snprintf(buf, size, "%s", value) < (int)size ? 1 : -ENAMETOOLONG;
 }
 
-/* The file of tgd.  What $TGD names is not checked: starting it will tell.  -ENOENT, -ENAMETOOLONG. */
+/* The file of tgd.  What $TGD names is not checked: starting it will tell.  -ENOENT,
+ * -ENAMETOOLONG. */
 int tgc_find_daemon(char *buf, size_t size)
 {
 	char dir[PATH_SIZE];
@@ -114,8 +116,8 @@ int tgc_find_daemon(char *buf, size_t size)
 	return r > 0 ? 0 : r < 0 ? r : -ENOENT;
 }
 
-/* The file of libtgmalloc.so.  What $TG_PRELOAD_LIB names must be there, too: the dynamic linker would only warn and
- * go on without it.  -ENOENT, -ENAMETOOLONG. */
+/* The file of libtgmalloc.so.  What $TG_PRELOAD_LIB names must be there, too: the dynamic linker
+ * would only warn and go on without it.  -ENOENT, -ENAMETOOLONG. */
 int tgc_find_preload(char *buf, size_t size)
 {
 	char dir[PATH_SIZE];

@@ -1,8 +1,9 @@
 /* json.c - what the daemon answered, as JSON.
  *
- * One line holds the keys of one command and nothing else, so that they can be compared with the contract
- * (docs/design.md, section 8) at a glance: keys once there stay, others may be added.  Sizes are exact bytes.
- * Text came through proto/msg.h, which lets only clean UTF-8 pass, so jansson takes it.
+ * One line holds the keys of one command and nothing else, so that they can be compared with the
+ * contract (docs/design.md, section 8) at a glance: keys once there stay, others may be added.
+ * Sizes are exact bytes.  Text came through proto/msg.h, which lets only clean UTF-8 pass, so
+ * jansson takes it.
  */
 #include "client/ctl/json.h"
 
@@ -14,7 +15,8 @@
 
 #define N(x) tgc_json_number(x)
 
-/* JSON's integers are taken for signed 64-bit ones nearly everywhere: what is more becomes the largest of these. */
+/* JSON's integers are taken for signed 64-bit ones nearly everywhere: what is more becomes the
+ * largest of these. */
 json_int_t tgc_json_number(uint64_t n)
 {
 	return n > INT64_MAX ? INT64_MAX : (json_int_t)n;
@@ -23,8 +25,8 @@ json_int_t tgc_json_number(uint64_t n)
 json_t *tgc_json_status(const Tgd__Status *s)
 {
 	/* clang-format off */
-	return json_pack("{s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
-			 " s:I, s:I, s:I, s:I, s:I}",
+	return json_pack("{s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
+			 " s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "heap", s->heap,
 			 "pid", N(s->pid),
 			 "uptime_s", N(s->uptime_ms / 1000),
@@ -119,9 +121,9 @@ json_t *tgc_json_map(const Tgd__Map *map)
 	for (i = 0; i < map->n_cells; i++) {
 		const Tgd__MapCell *c = map->cells[i];
 
-		if (append(cells, json_pack("{s:I, s:I, s:I, s:I}", "used", N(c->used), "idle",
-					    N(c->idle), "returned", N(c->returned), "class",
-					    N(c->class_))) < 0) {
+		if (append(cells,
+			   json_pack("{s:I, s:I, s:I, s:I}", "used", N(c->used), "idle", N(c->idle),
+				     "returned", N(c->returned), "class", N(c->class_))) < 0) {
 			json_decref(cells);
 			return NULL;
 		}

@@ -1,4 +1,5 @@
-/* json.h - what the daemon answered, as JSON with the keys that others build on (docs/design.md, section 8). */
+/* json.h - what the daemon answered, as JSON with the keys that others build on (docs/design.md,
+ * section 8). */
 #pragma once
 
 #include <jansson.h>
@@ -19,5 +20,6 @@ json_t *tgc_json_error(const char *sentence, int error);
 /* A number as JSON knows it: integers there have 63 bits. */
 json_int_t tgc_json_number(uint64_t n);
 
-/* Prints the object as one line and gives it up; NULL is fine.  0 or -ENOMEM (the object is NULL, or too big). */
+/* Prints the object as one line and gives it up; NULL is fine.  0 or -ENOMEM (the object is
+ * NULL, or too big). */
 int tgc_json_print(json_t *object, FILE *out);

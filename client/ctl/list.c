@@ -1,9 +1,10 @@
 /* list.c - the commands that list something: clients, classes, spans, roots.
  *
- * All work alike: ask, add the rows of the answer to a table or to a JSON array, ask for what comes after the last
- * row while the daemon says that there is more, then print.  The daemon may be changing meanwhile; a row that comes
- * or goes between two answers may be missed, but none is listed twice, because each answer must lie behind the one
- * before: this also ends the loop with a daemon that never says that it is done.
+ * All work alike: ask, add the rows of the answer to a table or to a JSON array, ask for what
+ * comes after the last row while the daemon says that there is more, then print.  The daemon may
+ * be changing meanwhile; a row that comes or goes between two answers may be missed, but none is
+ * listed twice, because each answer must lie behind the one before: this also ends the loop with
+ * a daemon that never says that it is done.
  */
 #include "client/ctl/commands.h"
 
@@ -149,9 +150,9 @@ static int show(struct tgc_ctl *ctl, const struct listing *listing)
 		return tgc_ctl_fail(ctl, TGC_BAD_NEWS, -ENOMEM, "out of memory");
 	status = collect(ctl, listing, &rows);
 	if (status == TGC_OK) {
-		r = ctl->json ? tgc_json_print(json_pack("{s:O}", listing->key, rows.array),
-					       ctl->out)
-			      : tgc_table_print(rows.table, ctl->out);
+		r = ctl->json
+			    ? tgc_json_print(json_pack("{s:O}", listing->key, rows.array), ctl->out)
+			    : tgc_table_print(rows.table, ctl->out);
 		if (r < 0)
 			status = tgc_ctl_fail(ctl, TGC_BAD_NEWS, r, "out of memory");
 	}

@@ -1,12 +1,12 @@
 /* map.c - the heap drawn in the terminal.
  *
- * The daemon cuts the part of the heap that was ever in use into cells of equal length and says of each what its
- * pages do; here a cell becomes one character.  A letter says what most of its pages in use serve (a group of
- * size classes), a capital that at least half of the cell is in use; "-" has free pages with memory, "." only
- * such that were returned to the kernel or never used.  So a row reads without colour, and on a terminal colour
- * adds three steps of fullness.  Each row starts with the offset of its first cell.
- * Numbers of a cell come from the wire: they are only compared and added here, and nothing is indexed with them
- * before it was checked.
+ * The daemon cuts the part of the heap that was ever in use into cells of equal length and says
+ * of each what its pages do; here a cell becomes one character.  A letter says what most of its
+ * pages in use serve (a group of size classes), a capital that at least half of the cell is in
+ * use; "-" has free pages with memory, "." only such that were returned to the kernel or never
+ * used.  So a row reads without colour, and on a terminal colour adds three steps of fullness.
+ * Each row starts with the offset of its first cell.  Numbers of a cell come from the wire: they
+ * are only compared and added here, and nothing is indexed with them before it was checked.
  */
 #include "client/ctl/map.h"
 
@@ -22,13 +22,14 @@
 #include "shm/layout.h"
 #include "shm/sizeclass.h"
 
-#define MARGIN       12 /* columns of a row's offset and what frames the cells */
-#define COLUMNS_MIN  16
-#define COLUMNS_MAX  512
-#define ROWS         20
-#define WIDTH_USUAL  80
+#define MARGIN      12 /* columns of a row's offset and what frames the cells */
+#define COLUMNS_MIN 16
+#define COLUMNS_MAX 512
+#define ROWS        20
+#define WIDTH_USUAL 80
 
-/* Classes that look alike: those up to `size` bytes.  Colours are of the 256-colour palette, from sparse to full. */
+/* Classes that look alike: those up to `size` bytes.  Colours are of the 256-colour palette,
+ * from sparse to full. */
 static const struct group {
 	char letter;
 	uint32_t size; /* largest; 0: large objects */
@@ -61,8 +62,8 @@ static unsigned terminal_width(int fd)
 	return *end == '\0' && n > 0 && n < 10000 ? (unsigned)n : WIDTH_USUAL;
 }
 
-/* The width of the terminal on `out`, if it is one, else $COLUMNS, else 80.  Colour: `out` is a terminal, not a
- * dumb one, and NO_COLOR is unset or empty. */
+/* The width of the terminal on `out`, if it is one, else $COLUMNS, else 80.  Colour: `out` is a
+ * terminal, not a dumb one, and NO_COLOR is unset or empty. */
 struct tgc_canvas tgc_map_canvas(FILE *out)
 {
 	const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
@@ -168,7 +169,8 @@ static void print_legend(FILE *out, const struct tgc_canvas *canvas)
 	fputs(" free, has memory   . returned to the kernel or never used\n", out);
 }
 
-/* Draws the cells in rows of canvas->columns, with a line on top that sums them up and a legend below. */
+/* Draws the cells in rows of canvas->columns, with a line on top that sums them up and a legend
+ * below. */
 void tgc_map_print(FILE *out, const struct tgc_canvas *canvas, const Tgd__Map *map)
 {
 	char used_text[TGP_SIZE_TEXT], idle_text[TGP_SIZE_TEXT], all_text[TGP_SIZE_TEXT];

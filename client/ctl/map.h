@@ -13,7 +13,8 @@ struct tgc_canvas {
 	bool colour;
 };
 
-/* What fits a terminal on `out`: its width, else $COLUMNS, else 80; colour only if it wants that. */
+/* What fits a terminal on `out`: its width, else $COLUMNS, else 80; colour only if it wants
+ * that. */
 struct tgc_canvas tgc_map_canvas(FILE *out);
 
 /* How many cells to ask for. */

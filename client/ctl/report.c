@@ -1,9 +1,9 @@
 /* report.c - what the daemon answered, as text for people.
  *
- * Sizes are rounded and have units here; whoever wants exact bytes takes --json.  All tables fit 80 columns unless
- * a heap is huge or a name long; names come last, so that they do not push numbers around.
- * Numbers from the wire that stand for words (policy, state) may be newer than this program: they are then
- * called "unknown".
+ * Sizes are rounded and have units here; whoever wants exact bytes takes --json.  All tables fit
+ * 80 columns unless a heap is huge or a name long; names come last, so that they do not push
+ * numbers around.  Numbers from the wire that stand for words (policy, state) may be newer than
+ * this program: they are then called "unknown".
  */
 #include "client/ctl/report.h"
 
@@ -87,8 +87,8 @@ static void print_memory(FILE *out, const Tgd__Status *s)
 		"central", s->orphan_spans, plural(s->orphan_spans));
 	fprintf(out, LABEL "%s below the limit; the largest free range has %s\n", "free",
 		size_text(s->free_bytes), size_text(s->largest_free_run_bytes));
-	fprintf(out, LABEL "%s of memory, %s of it free and kept for reuse\n",
-		"resident", size_text(s->resident_bytes), size_text(s->idle_bytes));
+	fprintf(out, LABEL "%s of memory, %s of it free and kept for reuse\n", "resident",
+		size_text(s->resident_bytes), size_text(s->idle_bytes));
 	fprintf(out, LABEL "%s given back to the kernel since the start\n", "returned",
 		size_text(s->scavenged_bytes));
 }
@@ -101,13 +101,14 @@ void tgc_report_status(FILE *out, const Tgd__Status *s)
 	print_duration(out, s->uptime_ms / 1000);
 	putc('\n', out);
 	print_memory(out, s);
-	fprintf(out, LABEL "%" PRIu64 " attached with %" PRIu64 " thread%s; %" PRIu64
-		     " died and %s recovered\n",
+	fprintf(out,
+		LABEL "%" PRIu64 " attached with %" PRIu64 " thread%s; %" PRIu64
+		      " died and %s recovered\n",
 		"clients", s->clients, s->slots, plural(s->slots), s->recovered_clients,
 		s->recovered_clients == 1 ? "was" : "were");
 	fprintf(out, LABEL "%" PRIu64 "\n", "roots", s->roots);
-	fprintf(out, LABEL "%" PRIu64 " from clients, %" PRIu64 " of them about spans\n", "messages",
-		s->messages, s->span_messages);
+	fprintf(out, LABEL "%" PRIu64 " from clients, %" PRIu64 " of them about spans\n",
+		"messages", s->messages, s->span_messages);
 	fprintf(out, LABEL "%" PRIu64 " request%s for want of memory\n", "refused", s->refused,
 		plural(s->refused));
 }
@@ -132,7 +133,8 @@ void tgc_report_check(FILE *out, const Tgd__Check *c)
 		c->objects, size_text(c->object_bytes), c->published);
 	if (c->pending_frees > 0)
 		fprintf(out,
-			LABEL "%" PRIu64 " freed object%s still in a thread's buffer, not counted as live\n",
+			LABEL "%" PRIu64
+			      " freed object%s still in a thread's buffer, not counted as live\n",
 			"pending", c->pending_frees, plural(c->pending_frees));
 	fprintf(out, LABEL "%" PRIu64 ", %" PRIu64 " of them held by no client\n", "spans",
 		c->spans, c->orphan_spans);
@@ -163,13 +165,14 @@ void tgc_report_client(struct tgc_table *table, const Tgd__Client *c)
 
 struct tgc_table *tgc_report_classes_new(void)
 {
-	static const char *const headings[] = {"CLASS",   "SIZE",  "SPANS", "CENTRAL", "SPAN MEM",
+	static const char *const headings[] = {"CLASS",   "SIZE",  "SPANS", "CENTRAL",   "SPAN MEM",
 					       "OBJECTS", "SLOTS", "FULL",  "OBJECT MEM"};
 
 	return tgc_table_new(headings, TGS_ARRAY_LEN(headings));
 }
 
-/* Slots of a tiny span are single bytes, so there and for large objects what counts is the memory. */
+/* Slots of a tiny span are single bytes, so there and for large objects what counts is the
+ * memory. */
 static void add_class(struct tgc_table *table, const Tgd__Class *c, bool by_slots)
 {
 	tgc_table_number(table, c->spans);
@@ -221,8 +224,8 @@ void tgc_report_classes_total(struct tgc_table *table, const Tgd__Classes *class
 
 struct tgc_table *tgc_report_spans_new(void)
 {
-	static const char *const headings[] = {"PAGE",    "PAGES", "CLASS",  "SIZE", "OBJECTS",
-					       "SLOTS", "REMOTE", "SLOT", "CLIENT"};
+	static const char *const headings[] = {"PAGE",  "PAGES",  "CLASS", "SIZE",  "OBJECTS",
+					       "SLOTS", "REMOTE", "SLOT",  "CLIENT"};
 
 	return tgc_table_new(headings, TGS_ARRAY_LEN(headings));
 }

@@ -18,7 +18,8 @@ void tgc_report_check(FILE *out, const Tgd__Check *check);
 struct tgc_table *tgc_report_clients_new(void);
 void tgc_report_client(struct tgc_table *table, const Tgd__Client *client);
 struct tgc_table *tgc_report_classes_new(void);
-void tgc_report_class(struct tgc_table *table, const Tgd__Class *class); /* none if it has no span */
+void tgc_report_class(struct tgc_table *table,
+		      const Tgd__Class *class); /* none if it has no span */
 void tgc_report_classes_total(struct tgc_table *table, const Tgd__Classes *classes);
 struct tgc_table *tgc_report_spans_new(void);
 void tgc_report_span(struct tgc_table *table, const Tgd__Span *span);

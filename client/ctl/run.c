@@ -1,16 +1,17 @@
-/* run.c - a private daemon for one command: start tgd on a socket that nobody else has, run the command on it, end
- * with the command's status.
+/* run.c - a private daemon for one command: start tgd on a socket that nobody else has, run the
+ * command on it, end with the command's status.
  *
  *	make a directory -> start tgd -> wait until it answers -> start the command -> wait for it
  *	                                          -> stop tgd -> remove the directory
  *
- * - Nothing is left behind: tgd gets SIGTERM from the kernel if tgctl dies in whatever way (PR_SET_PDEATHSIG).
- * - Signals are blocked and read from a descriptor, so every wait is one poll and no handler races with it.
- *   Those that someone sent to tgctl are passed on; those that the terminal sent went to the command already, which
- *   is in the same process group.  tgd is in a group of its own: ctrl-C must not take the heap from under
- *   a command that handles it.
- * - tgd logs into a file in the directory, since its lines are no part of the command's output; should it not
- *   start, its last line is part of the error.
+ * - Nothing is left behind: tgd gets SIGTERM from the kernel if tgctl dies in whatever way
+ *   (PR_SET_PDEATHSIG).
+ * - Signals are blocked and read from a descriptor, so every wait is one poll and no handler
+ *   races with it.  Those that someone sent to tgctl are passed on; those that the terminal sent
+ *   went to the command already, which is in the same process group.  tgd is in a group of its
+ *   own: ctrl-C must not take the heap from under a command that handles it.
+ * - tgd logs into a file in the directory, since its lines are no part of the command's output;
+ *   should it not start, its last line is part of the error.
  * - tgd runs without LD_PRELOAD: it cannot live on the heap that it serves.
  */
 #include "client/ctl/run.h"
@@ -39,7 +40,7 @@
 
 #define READY_MS 10000 /* how long tgd may take to start */
 #define STOP_MS  5000  /* and to stop, before it is killed */
-#define RETRY_MS 5     /* between two attempts to connect: tgd has no way to tell us when it listens */
+#define RETRY_MS 5 /* between two attempts to connect: tgd has no way to tell us when it listens */
 
 #define CANNOT_RUN 126 /* as the shell has it */
 #define NOT_FOUND  127
@@ -54,7 +55,7 @@ struct stage {
 	sigset_t old_mask;
 	int signals; /* signalfd */
 	pid_t tgd;
-	int tgd_fd; /* pidfd, as command_fd */
+	int tgd_fd;     /* pidfd, as command_fd */
 	int tgd_status; /* of waitpid, once it has ended */
 	pid_t command;
 	int command_fd;
@@ -94,7 +95,8 @@ static int catch_signals(struct stage *s)
 	sigaddset(&caught, SIGTERM);
 	sigaddset(&caught, SIGHUP);
 	sigaddset(&caught, SIGQUIT);
-	/* If it were ignored, as some parents leave it, the kernel would drop the status of our children. */
+	/* If it were ignored, as some parents leave it, the kernel would drop the status of our
+	 * children. */
 	signal(SIGCHLD, SIG_DFL);
 	sigprocmask(SIG_BLOCK, &caught, &s->old_mask);
 	s->signals = signalfd(-1, &caught, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -104,10 +106,12 @@ static int catch_signals(struct stage *s)
 	return TGC_OK;
 }
 
-/* Waits for a child's end (pidfd) or a signal, at most `ms` (-1: for ever).  Number of the signal; 0: none. */
+/* Waits for a child's end (pidfd) or a signal, at most `ms` (-1: for ever).  Number of the
+ * signal; 0: none. */
 static int wait_event(struct stage *s, int pidfd, int ms, bool *ret_ended, bool *ret_from_terminal)
 {
-	struct pollfd fds[] = {{.fd = pidfd, .events = POLLIN}, {.fd = s->signals, .events = POLLIN}};
+	struct pollfd fds[] = {{.fd = pidfd, .events = POLLIN},
+			       {.fd = s->signals, .events = POLLIN}};
 	struct signalfd_siginfo info;
 
 	*ret_ended = false;
@@ -193,8 +197,8 @@ static void last_words(const struct stage *s, char *buf, size_t size)
 __attribute__((noreturn)) static void exec_tgd(struct stage *s, pid_t parent)
 {
 	char limit[24], path[TGP_SOCKET_PATH_SIZE];
-	const char *words[] = {s->tgd_path, "--socket", s->socket, "--heap", "run",
-			       "--limit",   limit,      NULL};
+	const char *words[] = {s->tgd_path, "--socket", s->socket, "--heap",
+			       "run",       "--limit",  limit,     NULL};
 	int log, null;
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -241,8 +245,8 @@ static int start_tgd(struct stage *s)
 	return TGC_OK;
 }
 
-/* tgd has ended before we told it to: reaps it and says so, unless someone may have stopped it in good order.
- * Returns `status`. */
+/* tgd has ended before we told it to: reaps it and says so, unless someone may have stopped it
+ * in good order.  Returns `status`. */
 static int explain_end(struct stage *s, int status, bool wanted, const char *when)
 {
 	char words[512];
@@ -252,8 +256,7 @@ static int explain_end(struct stage *s, int status, bool wanted, const char *whe
 		;
 	s->tgd = 0;
 	/* The command may stop it itself: nothing is wrong then. */
-	if (wanted && WIFEXITED(s->tgd_status) &&
-	    WEXITSTATUS(s->tgd_status) == 0)
+	if (wanted && WIFEXITED(s->tgd_status) && WEXITSTATUS(s->tgd_status) == 0)
 		return status;
 	if (WIFSIGNALED(s->tgd_status))
 		return fail(s, status, -ECHILD, "tgd (%s) was ended by signal %d (%s) %s%s%s",
@@ -261,8 +264,8 @@ static int explain_end(struct stage *s, int status, bool wanted, const char *whe
 			    strsignal(WTERMSIG(s->tgd_status)), when,
 			    *words == '\0' ? "" : "; its last words: ", words);
 	return fail(s, status, -ECHILD, "tgd (%s) ended with status %d %s%s%s", s->tgd_path,
-		    WEXITSTATUS(s->tgd_status), when, *words == '\0' ? "" : "; its last words: ",
-		    words);
+		    WEXITSTATUS(s->tgd_status), when,
+		    *words == '\0' ? "" : "; its last words: ", words);
 }
 
 /* Returns once tgd answers. */

@@ -10,10 +10,10 @@ struct tgc_run {
 	char *const *command; /* its words, then NULL */
 
 	/* results */
-	int error;            /* negative errno: the run itself went wrong, and `why` says how */
+	int error; /* negative errno: the run itself went wrong, and `why` says how */
 	char why[1536];
 };
 
-/* Runs the command to its end.  Returns the exit status: the command's, 128+N if signal N ended it, 127 and 126
- * if it cannot be run, TGC_UNREACHABLE if there is no daemon for it. */
+/* Runs the command to its end.  Returns the exit status: the command's, 128+N if signal N ended
+ * it, 127 and 126 if it cannot be run, TGC_UNREACHABLE if there is no daemon for it. */
 int tgc_run(struct tgc_run *run);

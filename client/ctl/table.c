@@ -1,10 +1,11 @@
 /* table.c - rows of text in columns as wide as what is in them.
  *
- * All cells are kept until the end, because only then the widths are known; their text lies in one growing buffer,
- * so that the list of a big heap's spans costs two allocations at a time and not one a cell.
- * Numbers stand to the right, so that their digits line up; names stand to the left and belong into the last
- * column, which is not padded: so a name may be long, or in any script, and disturbs nothing.
- * After running out of memory a table takes no more cells, and printing it says so.
+ * All cells are kept until the end, because only then the widths are known; their text lies in
+ * one growing buffer, so that the list of a big heap's spans costs two allocations at a time and
+ * not one a cell.  Numbers stand to the right, so that their digits line up; names stand to the
+ * left and belong into the last column, which is not padded: so a name may be long, or in any
+ * script, and disturbs nothing.  After running out of memory a table takes no more cells, and
+ * printing it says so.
  */
 #include "client/ctl/table.h"
 
@@ -80,8 +81,8 @@ void tgc_table_text(struct tgc_table *table, const char *text)
 
 	if (table->failed)
 		return;
-	if (make_room(&table->cells, sizeof(*table->cells), table->n_cells, 1,
-		      &table->cells_room) < 0 ||
+	if (make_room(&table->cells, sizeof(*table->cells), table->n_cells, 1, &table->cells_room) <
+		    0 ||
 	    make_room(&table->text, 1, table->n_text, size, &table->text_room) < 0) {
 		table->failed = true;
 		return;
@@ -144,8 +145,8 @@ static void print_cell(const struct tgc_table *table, FILE *out, unsigned column
 		putc('\n', out);
 }
 
-/* Prints headings and rows.  0, or -ENOMEM if there was no memory for all of it: then nothing is printed.
- * Errors of `out` are the caller's to look for. */
+/* Prints headings and rows.  0, or -ENOMEM if there was no memory for all of it: then nothing is
+ * printed.  Errors of `out` are the caller's to look for. */
 int tgc_table_print(const struct tgc_table *table, FILE *out)
 {
 	TGS_FREE size_t *widths = calloc(table->n_columns, sizeof(*widths));

@@ -6,7 +6,8 @@
 
 struct tgc_table;
 
-/* Headings with a leading '<' have their cells to the left, others to the right.  NULL: out of memory. */
+/* Headings with a leading '<' have their cells to the left, others to the right.  NULL: out of
+ * memory. */
 struct tgc_table *tgc_table_new(const char *const *headings, unsigned n_columns);
 
 /* Adds the next cell, row by row.  Failures show in tgc_table_print. */

@@ -1,11 +1,11 @@
 /* talk.c - tgctl's side of the conversation with the daemon.
  *
- * One connection, one request at a time, each with a deadline: tgctl is what one uses when something is wrong,
- * so it must not hang with the daemon.  Nothing here prints; whatever fails leaves a sentence in talk->why that
- * says what was wrong and, if there is something to do about it, what.
- * Two kinds of failure are told apart by talk->refused: the daemon answered with an error (then the connection is
- * still good), or there was no sensible answer (then it is not used again).
- * The answer lies in the talk's own memory until the next request.
+ * One connection, one request at a time, each with a deadline: tgctl is what one uses when
+ * something is wrong, so it must not hang with the daemon.  Nothing here prints; whatever fails
+ * leaves a sentence in talk->why that says what was wrong and, if there is something to do about
+ * it, what.  Two kinds of failure are told apart by talk->refused: the daemon answered with an
+ * error (then the connection is still good), or there was no sensible answer (then it is not
+ * used again).  The answer lies in the talk's own memory until the next request.
  */
 #include "client/ctl/talk.h"
 
@@ -125,10 +125,11 @@ static int explain_connect(struct tgc_talk *talk, const char *path, int error)
 			    "daemon, or have its administrator admit you",
 			    path);
 	case EAGAIN:
-		return fail(talk, -ETIMEDOUT,
-			    "the daemon at %s does not accept connections: its queue is full; it may "
-			    "be stopped or very busy",
-			    path);
+		return fail(
+			talk, -ETIMEDOUT,
+			"the daemon at %s does not accept connections: its queue is full; it may "
+			"be stopped or very busy",
+			path);
 	default:
 		return fail(talk, -error, "cannot connect to %s: %s", path, strerror(error));
 	}
@@ -227,7 +228,8 @@ static int receive_frame(struct tgc_talk *talk, int64_t deadline, const uint8_t 
 	}
 }
 
-/* Sends the request and waits for its reply.  On any failure but a refusal the connection is closed. */
+/* Sends the request and waits for its reply.  On any failure but a refusal the connection is
+ * closed. */
 static int call(struct tgc_talk *talk, Tgd__Request *request, unsigned body, const Tgd__Reply **ret)
 {
 	int64_t deadline = now_ms() + talk->timeout_ms;
@@ -256,8 +258,7 @@ static int call(struct tgc_talk *talk, Tgd__Request *request, unsigned body, con
 	if (r >= 0 && reply->error != 0) {
 		talk->refused = true;
 		return fail(talk, reply->error, "%s",
-			    reply->message[0] != '\0' ? reply->message
-						      : strerror(-reply->error));
+			    reply->message[0] != '\0' ? reply->message : strerror(-reply->error));
 	}
 	if (r >= 0 && body != 0 && reply->body_case != body)
 		r = fail(talk, -EPROTO,
@@ -272,9 +273,9 @@ static int call(struct tgc_talk *talk, Tgd__Request *request, unsigned body, con
 	return 0;
 }
 
-/* Connects and says hello; `path` need not outlive the call.  0, or -errno with talk->why: nobody there
- * (-ENOENT, -ECONNREFUSED, -ENOTSOCK), not allowed (-EACCES), -ETIMEDOUT, not a tgd or one that speaks no version
- * that we do (-EPROTO).  Once only for each talk. */
+/* Connects and says hello; `path` need not outlive the call.  0, or -errno with talk->why:
+ * nobody there (-ENOENT, -ECONNREFUSED, -ENOTSOCK), not allowed (-EACCES), -ETIMEDOUT, not a tgd
+ * or one that speaks no version that we do (-EPROTO).  Once only for each talk. */
 int tgc_talk_open(struct tgc_talk *talk, const char *path)
 {
 	Tgd__Request request = TGD__REQUEST__INIT;
@@ -297,17 +298,19 @@ int tgc_talk_open(struct tgc_talk *talk, const char *path)
 		return r;
 	version = reply->hello->version;
 	if (version < TGP_MIN_VERSION || version > TGP_VERSION)
-		return fail(talk, -EPROTO,
-			    "the daemon speaks version %u of the protocol, this tgctl speaks %d to %d; "
-			    "use the tgctl that came with it",
-			    version, TGP_MIN_VERSION, TGP_VERSION);
+		return fail(
+			talk, -EPROTO,
+			"the daemon speaks version %u of the protocol, this tgctl speaks %d to %d; "
+			"use the tgctl that came with it",
+			version, TGP_MIN_VERSION, TGP_VERSION);
 	talk->daemon_pid = (pid_t)reply->hello->pid;
 	snprintf(talk->daemon, sizeof(talk->daemon), "%s", reply->hello->program);
 	return 0;
 }
 
-/* One request and its answer, whose body must be `body` (a TGD__REPLY__BODY_..., 0: any).  The answer is valid
- * until the next call.  0, or -errno with talk->why; with talk->refused it is the daemon's own error. */
+/* One request and its answer, whose body must be `body` (a TGD__REPLY__BODY_..., 0: any).  The
+ * answer is valid until the next call.  0, or -errno with talk->why; with talk->refused it is
+ * the daemon's own error. */
 int tgc_talk_ask(struct tgc_talk *talk, const Tgd__Admin *ask, unsigned body,
 		 const Tgd__Reply **ret)
 {
@@ -331,8 +334,8 @@ static int open_daemon(struct tgc_talk *talk)
 	return pidfd_open(peer.pid, 0);
 }
 
-/* Waits until the daemon has closed the connection and, where it can be seen, its process has ended.  0, or
- * -ETIMEDOUT with talk->why. */
+/* Waits until the daemon has closed the connection and, where it can be seen, its process has
+ * ended.  0, or -ETIMEDOUT with talk->why. */
 int tgc_talk_wait_end(struct tgc_talk *talk)
 {
 	int64_t deadline = now_ms() + talk->timeout_ms;

@@ -1,4 +1,5 @@
-/* tgctl asks a real tgd about a heap that is in use: what it shows agrees with what the test did, and with itself. */
+/* tgctl asks a real tgd about a heap that is in use: what it shows agrees with what the test
+ * did, and with itself. */
 #include <CUnit/CUnit.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,9 +12,9 @@
 #include "tests/support/fixture.h"
 #include "tests/support/runner.h"
 
-#define MIB (1 << 20)
+#define MIB     (1 << 20)
 #define N_SMALL 1000
-#define N_TINY 100
+#define N_TINY  100
 
 static void *small[N_SMALL], *tiny[N_TINY], *large;
 
@@ -69,7 +70,7 @@ static long long sum(const json_t *answer, const char *list, const char *name)
 	json_t *row;
 	size_t i;
 
-	json_array_foreach(json_object_get(answer, list), i, row)
+	json_array_foreach (json_object_get(answer, list), i, row)
 		n += tgt_json_int(row, name);
 	return n;
 }
@@ -81,7 +82,7 @@ static long long central_bytes(const json_t *spans)
 	json_t *row;
 	size_t i;
 
-	json_array_foreach(json_object_get(spans, "spans"), i, row)
+	json_array_foreach (json_object_get(spans, "spans"), i, row)
 		if (tgt_json_int(row, "client") == 0)
 			n += tgt_json_int(row, "n_pages") * 8192;
 	return n;
@@ -146,7 +147,8 @@ static void roots_shows_names_and_sizes(void)
 	answer = ask("roots", NULL);
 	CU_ASSERT_EQUAL(json_array_size(json_object_get(answer, "roots")), 1);
 	row = json_array_get(json_object_get(answer, "roots"), 0);
-	CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(row, "name")), "a name with blanks");
+	CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(row, "name")),
+			       "a name with blanks");
 	CU_ASSERT_EQUAL(tgt_json_int(row, "ref"), (long long)tg_to_ref(object));
 	CU_ASSERT_EQUAL(tgt_json_int(row, "size"), (long long)tg_usable_size(object));
 	json_decref(answer);
@@ -180,7 +182,8 @@ static void more_roots_than_one_answer_holds_are_all_listed(void)
 
 static void tables_and_the_map_fit_80_columns(void)
 {
-	static const char *const commands[] = {"status", "clients", "classes", "spans", "map", "roots", "check"};
+	static const char *const commands[] = {"status", "clients", "classes", "spans",
+					       "map",    "roots",   "check"};
 	const char *line, *end;
 	char *text;
 	size_t i;
@@ -252,7 +255,7 @@ static long long other_client(void)
 	long long id = -1;
 	size_t i;
 
-	json_array_foreach(json_object_get(answer, "clients"), i, row)
+	json_array_foreach (json_object_get(answer, "clients"), i, row)
 		if (tgt_json_int(row, "pid") != getpid())
 			id = tgt_json_int(row, "id");
 	json_decref(answer);

@@ -1,4 +1,5 @@
-/* tgctl run: the command's status and surroundings, and that nothing is left behind, whoever dies. */
+/* tgctl run: the command's status and surroundings, and that nothing is left behind, whoever
+ * dies. */
 #include <CUnit/CUnit.h>
 #include <dirent.h>
 #include <poll.h>
@@ -119,10 +120,12 @@ static void preload_is_for_the_command_alone_and_comes_first(void)
 static void a_daemon_that_died_is_told_of(void)
 {
 	CU_ASSERT_EQUAL(run_script(NULL, NULL,
-				   "kill -KILL $($TGCTL --json ping | sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/'); "
+				   "kill -KILL $($TGCTL --json ping | sed 's/.*\"pid\": "
+				   "\\([0-9]*\\).*/\\1/'); "
 				   "while $TGCTL ping >/dev/null 2>&1; do :; done; exit 5"),
 			5);
-	CU_ASSERT_PTR_NOT_NULL(strstr(output, "was ended by signal 9 (Killed) while the command ran"));
+	CU_ASSERT_PTR_NOT_NULL(
+		strstr(output, "was ended by signal 9 (Killed) while the command ran"));
 }
 
 static void a_command_may_stop_its_daemon(void)
@@ -202,7 +205,8 @@ static void signals_are_passed_on_to_the_command(void)
 static const char *print_daemon_pid =
 	"$TGCTL --json ping | sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/'; exec cat";
 
-/* The daemon ends and leaves its directory without a socket; of what tgctl made only the log is left. */
+/* The daemon ends and leaves its directory without a socket; of what tgctl made only the log is
+ * left. */
 static void the_daemon_ends_when_tgctl_is_killed(void)
 {
 	struct running r = start_script(print_daemon_pid);
@@ -215,7 +219,8 @@ static void the_daemon_ends_when_tgctl_is_killed(void)
 	CU_ASSERT_EQUAL(end_script(&r), 128 + SIGKILL);
 	CU_ASSERT_EQUAL(poll(&p, 1, TGT_TIMEOUT_MS), 1);
 	close(p.fd);
-	snprintf(command, sizeof(command), "ls %s/tg-run-* | grep -qx log && rm -r %s/tg-run-*", dir, dir);
+	snprintf(command, sizeof(command), "ls %s/tg-run-* | grep -qx log && rm -r %s/tg-run-*",
+		 dir, dir);
 	CU_ASSERT_EQUAL(system(command), 0);
 	snprintf(command, sizeof(command), "test -e %s/tg-run-*/sock", dir);
 	CU_ASSERT_NOT_EQUAL(system(command), 0);

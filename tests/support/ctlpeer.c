@@ -1,8 +1,9 @@
-/* ctlpeer.c - tgctl's command line run inside a test, against a peer that answers as the test wants.
+/* ctlpeer.c - tgctl's command line run inside a test, against a peer that answers as the test
+ * wants.
  *
- * The peer is a child that serves one connection on a socket in a directory of its own.  It listens before
- * tgctl runs; its exit status says whether what it was asked made sense.  What it sends comes in
- * two pieces, so that the other side has to put them together.
+ * The peer is a child that serves one connection on a socket in a directory of its own.  It
+ * listens before tgctl runs; its exit status says whether what it was asked made sense.  What it
+ * sends comes in two pieces, so that the other side has to put them together.
  */
 #include "tests/support/ctlpeer.h"
 
@@ -68,7 +69,8 @@ static bool serve_one(int fd, const Tgd__Request *request, tgt_answer_fn *answer
 	return true;
 }
 
-/* Listens once more, which makes this process the one that the other side sees behind the socket. */
+/* Listens once more, which makes this process the one that the other side sees behind the
+ * socket. */
 __attribute__((noreturn)) static void serve(int listener, int ready, tgt_answer_fn *answer)
 {
 	static uint8_t in[4096], memory[TGP_UNPACK_MAX];
@@ -91,7 +93,8 @@ __attribute__((noreturn)) static void serve(int listener, int ready, tgt_answer_
 		n += (size_t)got;
 		while (tgp_frame_next(in, n, &payload, &len) > 0) {
 			tgp_arena_reset(&arena);
-			if (tgp_request_unpack(&arena, payload, len, &request, why, sizeof(why)) < 0)
+			if (tgp_request_unpack(&arena, payload, len, &request, why, sizeof(why)) <
+			    0)
 				_exit(13);
 			if (!serve_one(fd, request, answer) || tgt_ctl_last_answer)
 				_exit(0);

@@ -1,4 +1,5 @@
-/* ctlpeer.h - tgctl's command line run inside a test, against a peer that answers as the test wants. */
+/* ctlpeer.h - tgctl's command line run inside a test, against a peer that answers as the test
+ * wants. */
 #pragma once
 
 #include <CUnit/CUnit.h>
@@ -12,20 +13,22 @@
 /* Fills the reply to an admin request; what it points to is static.  false: hang up instead. */
 typedef bool tgt_answer_fn(const Tgd__Admin *ask, Tgd__Reply *reply);
 
-extern char tgt_ctl_path[64];          /* of the peer's socket; $TG_SOCKET during a test */
-extern pid_t tgt_ctl_peer;             /* 0: none runs */
-extern uint32_t tgt_ctl_hello_version; /* what peers started from now on say they speak */
-extern bool tgt_ctl_last_answer;       /* set by the answer: the peer ends after it */
+extern char tgt_ctl_path[64];           /* of the peer's socket; $TG_SOCKET during a test */
+extern pid_t tgt_ctl_peer;              /* 0: none runs */
+extern uint32_t tgt_ctl_hello_version;  /* what peers started from now on say they speak */
+extern bool tgt_ctl_last_answer;        /* set by the answer: the peer ends after it */
 extern char *tgt_ctl_out, *tgt_ctl_err; /* what tgt_ctl printed */
 
-/* The main of a program that uses this: makes the directory of the socket, runs the suites, removes it. */
+/* The main of a program that uses this: makes the directory of the socket, runs the suites,
+ * removes it. */
 int tgt_ctl_run(const char *name, CU_SuiteInfo *suites);
 
 /* Before and after each test. */
 void tgt_ctl_set_up(void);
 void tgt_ctl_tear_down(void);
 
-/* A peer that speaks the protocol; one that sends these bytes and waits for the end; a socket where one could be. */
+/* A peer that speaks the protocol; one that sends these bytes and waits for the end; a socket
+ * where one could be. */
 void tgt_ctl_start_peer(tgt_answer_fn *answer);
 void tgt_ctl_start_babbler(const char *bytes, size_t n);
 int tgt_ctl_listen(void);

@@ -1,4 +1,5 @@
-/* tgctl's command line: wrong use, a daemon that is not there or makes no sense, a run that does not start. */
+/* tgctl's command line: wrong use, a daemon that is not there or makes no sense, a run that does
+ * not start. */
 #include "tests/support/ctlpeer.h"
 
 #include <errno.h>
@@ -63,8 +64,9 @@ static void wrong_use_is_json_if_asked_for(void)
 
 static void help_and_version_need_no_daemon(void)
 {
-	static const char *const names[] = {"ping",  "status", "clients", "classes", "spans", "map", "roots",
-					    "check", "trim",   "limit",   "kick",    "stop",  "run"};
+	static const char *const names[] = {"ping", "status", "clients", "classes", "spans",
+					    "map",  "roots",  "check",   "trim",    "limit",
+					    "kick", "stop",   "run"};
 	char line[64];
 	size_t i;
 
@@ -102,7 +104,8 @@ static void no_socket_is_status_3_and_names_the_path(void)
 
 	CU_ASSERT_EQUAL(tgt_ctl("status"), TGC_UNREACHABLE);
 	snprintf(want, sizeof(want),
-		 "tgctl: no daemon at %s: no such file; start one with: tgd --socket %s\n", tgt_ctl_path, tgt_ctl_path);
+		 "tgctl: no daemon at %s: no such file; start one with: tgd --socket %s\n",
+		 tgt_ctl_path, tgt_ctl_path);
 	CU_ASSERT_STRING_EQUAL(tgt_ctl_err, want);
 	CU_ASSERT_STRING_EQUAL(tgt_ctl_out, "");
 	CU_ASSERT_EQUAL(tgt_ctl("--json status"), TGC_UNREACHABLE);
@@ -283,7 +286,8 @@ static CU_TestInfo use_tests[] = {
 	{"help and version need no daemon", help_and_version_need_no_daemon},
 	{"options of the command that is run are its own",
 	 options_of_the_command_that_is_run_are_its_own},
-	{"a result that cannot be written is an error", a_result_that_cannot_be_written_is_an_error},
+	{"a result that cannot be written is an error",
+	 a_result_that_cannot_be_written_is_an_error},
 	CU_TEST_INFO_NULL,
 };
 

@@ -232,8 +232,9 @@ static void a_list_in_several_answers_is_one(void)
 	object = tgt_ctl_parse_out();
 	list = json_object_get(object, "clients");
 	CU_ASSERT_EQUAL(json_array_size(list), N_LISTED);
-	json_array_foreach(list, i, row) {
-		CU_ASSERT_EQUAL(json_integer_value(json_object_get(row, "id")), (json_int_t)(2 * i + 1));
+	json_array_foreach (list, i, row) {
+		CU_ASSERT_EQUAL(json_integer_value(json_object_get(row, "id")),
+				(json_int_t)(2 * i + 1));
 	}
 	json_decref(object);
 	tgt_ctl_check_peer();
@@ -327,13 +328,15 @@ static void empty_lists_are_empty_lists(void)
 	tgt_ctl_check_peer();
 	tgt_ctl_start_peer(list_empty);
 	CU_ASSERT_EQUAL(tgt_ctl("map --json"), TGC_OK);
-	CU_ASSERT_STRING_EQUAL(tgt_ctl_out, "{\"page_bytes\": 8192, \"n_pages\": 0, \"pages_per_cell\": 0, "
-					 "\"cells\": []}\n");
+	CU_ASSERT_STRING_EQUAL(tgt_ctl_out,
+			       "{\"page_bytes\": 8192, \"n_pages\": 0, \"pages_per_cell\": 0, "
+			       "\"cells\": []}\n");
 	tgt_ctl_check_peer();
 }
 
 static CU_TestInfo answer_tests[] = {
-	{"a refusal is status 1, in the daemon's words", a_refusal_is_status_1_in_the_daemons_words},
+	{"a refusal is status 1, in the daemon's words",
+	 a_refusal_is_status_1_in_the_daemons_words},
 	{"a refusal without words has those of its errno",
 	 a_refusal_without_words_has_those_of_its_errno},
 	{"ping tells who answered", ping_tells_who_answered},

@@ -1,4 +1,5 @@
-/* The heap as tgctl draws it: which character a cell becomes, how rows are cut, when there is colour. */
+/* The heap as tgctl draws it: which character a cell becomes, how rows are cut, when there is
+ * colour. */
 #include "client/ctl/map.h"
 
 #include <fcntl.h>
@@ -85,9 +86,11 @@ static void rows_start_with_their_offset(void)
 	const char *text = draw(5, false);
 
 	/* A cell of 8 pages is 64 KiB, a row of 5 cells 320 KiB. */
-	CU_ASSERT_PTR_NOT_NULL(strstr(text, "\n       0 B .....\n   320 KiB .....\n   640 KiB ..\n\n"));
-	CU_ASSERT_PTR_NOT_NULL(strstr(text, "the first 768 KiB: 0 B in use, 0 B free with memory; a cell is "
-					    "64 KiB\n"));
+	CU_ASSERT_PTR_NOT_NULL(
+		strstr(text, "\n       0 B .....\n   320 KiB .....\n   640 KiB ..\n\n"));
+	CU_ASSERT_PTR_NOT_NULL(
+		strstr(text, "the first 768 KiB: 0 B in use, 0 B free with memory; a cell is "
+			     "64 KiB\n"));
 }
 
 static void a_heap_never_used_is_no_picture(void)
@@ -127,7 +130,8 @@ static void the_width_is_80_unless_columns_says_otherwise(void)
 	static const struct {
 		const char *columns;
 		unsigned want;
-	} cases[] = {{"100", 88}, {"80", 68}, {"10", 16}, {"0", 68}, {"-5", 68}, {"many", 68}, {"", 68}, {"5000", 512}};
+	} cases[] = {{"100", 88}, {"80", 68},   {"10", 16}, {"0", 68},
+		     {"-5", 68},  {"many", 68}, {"", 68},   {"5000", 512}};
 	struct tgc_canvas canvas = tgc_map_canvas(out);
 	size_t i;
 

@@ -1,4 +1,5 @@
-/* What tgctl prints: tables that line up, words for numbers, and JSON with the keys that others build on. */
+/* What tgctl prints: tables that line up, words for numbers, and JSON with the keys that others
+ * build on. */
 #include "client/ctl/report.h"
 
 #include <stdlib.h>
@@ -120,9 +121,11 @@ static void clients_fit_80_columns(void)
 	c.policy = 9;
 	c.state = 9;
 	tgc_report_client(table, &c);
-	check_table(table, "   ID      PID   UID  THREADS   SPANS    MEMORY  POLICY   STATE      NAME\n"
-			   "16383  4194303  1000       16  123456  1023 GiB  reclaim  connected  tgcached\n"
-			   "16383  4194303  1000       16  123456  1023 GiB  unknown  unknown    tgcached\n");
+	check_table(
+		table,
+		"   ID      PID   UID  THREADS   SPANS    MEMORY  POLICY   STATE      NAME\n"
+		"16383  4194303  1000       16  123456  1023 GiB  reclaim  connected  tgcached\n"
+		"16383  4194303  1000       16  123456  1023 GiB  unknown  unknown    tgcached\n");
 	CU_ASSERT(strchr(text(), '\n') - text() <= 80);
 }
 
@@ -137,24 +140,43 @@ static void classes_without_a_span_are_left_out_and_the_sum_counts_all(void)
 		tgd__class__init(&rows[i]);
 		pointers[i] = &rows[i];
 	}
-	rows[0] = (Tgd__Class){.base = rows[0].base, .class_ = 0, .spans = 1, .objects = 1, .slots = 1,
-			       .span_bytes = 65536, .object_bytes = 49152};
+	rows[0] = (Tgd__Class){.base = rows[0].base,
+			       .class_ = 0,
+			       .spans = 1,
+			       .objects = 1,
+			       .slots = 1,
+			       .span_bytes = 65536,
+			       .object_bytes = 49152};
 	rows[1].class_ = 6;
 	rows[1].size = 64;
-	rows[2] = (Tgd__Class){.base = rows[2].base, .class_ = 7, .size = 80, .spans = 2, .orphans = 1,
-			       .objects = 51, .slots = 204, .span_bytes = 16384, .object_bytes = 4080};
-	rows[3] = (Tgd__Class){.base = rows[3].base, .class_ = 68, .size = 1, .spans = 1, .objects = 100,
-			       .slots = 8192, .span_bytes = 8192, .object_bytes = 700};
+	rows[2] = (Tgd__Class){.base = rows[2].base,
+			       .class_ = 7,
+			       .size = 80,
+			       .spans = 2,
+			       .orphans = 1,
+			       .objects = 51,
+			       .slots = 204,
+			       .span_bytes = 16384,
+			       .object_bytes = 4080};
+	rows[3] = (Tgd__Class){.base = rows[3].base,
+			       .class_ = 68,
+			       .size = 1,
+			       .spans = 1,
+			       .objects = 100,
+			       .slots = 8192,
+			       .span_bytes = 8192,
+			       .object_bytes = 700};
 	list.n_classes = 4;
 	list.classes = pointers;
 	for (i = 0; i < 4; i++)
 		tgc_report_class(table, &rows[i]);
 	tgc_report_classes_total(table, &list);
-	check_table(table, "CLASS    SIZE  SPANS  CENTRAL  SPAN MEM  OBJECTS  SLOTS  FULL  OBJECT MEM\n"
-			   "large  >32768      1        0    64 KiB        1      -   75%      48 KiB\n"
-			   "    7      80      2        1    16 KiB       51    204   25%       4 KiB\n"
-			   " tiny   1..15      1        0     8 KiB      100      -    8%       700 B\n"
-			   "  all              4        1    88 KiB      152      -   59%    52.7 KiB\n");
+	check_table(table,
+		    "CLASS    SIZE  SPANS  CENTRAL  SPAN MEM  OBJECTS  SLOTS  FULL  OBJECT MEM\n"
+		    "large  >32768      1        0    64 KiB        1      -   75%      48 KiB\n"
+		    "    7      80      2        1    16 KiB       51    204   25%       4 KiB\n"
+		    " tiny   1..15      1        0     8 KiB      100      -    8%       700 B\n"
+		    "  all              4        1    88 KiB      152      -   59%    52.7 KiB\n");
 }
 
 static void spans_name_central_and_survive_an_unknown_class(void)
@@ -223,10 +245,13 @@ static void status_says_what_an_operator_asks(void)
 	tgc_report_status(out, &s);
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "heap        main\n"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "tgd 0.1.0, process 42"));
-	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "limit       1 GiB, in an address range of 64 GiB\n"));
+	CU_ASSERT_PTR_NOT_NULL(
+		strstr(text(), "limit       1 GiB, in an address range of 64 GiB\n"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "256 MiB in 1 span, 25.0% of the limit"));
-	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "4 attached with 17 threads; 1 died and was recovered"));
-	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "messages    123 from clients, 45 of them about spans\n"));
+	CU_ASSERT_PTR_NOT_NULL(
+		strstr(text(), "4 attached with 17 threads; 1 died and was recovered"));
+	CU_ASSERT_PTR_NOT_NULL(
+		strstr(text(), "messages    123 from clients, 45 of them about spans\n"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "refused     6 requests for want of memory\n"));
 }
 
@@ -294,11 +319,13 @@ static void objects_have_the_keys_of_the_contract(void)
 	Tgd__Client client = TGD__CLIENT__INIT;
 	Tgd__Check check = TGD__CHECK__INIT;
 
-	check_keys(tgc_json_status(&status),
-		   "heap pid uptime_s reserve_bytes limit_bytes span_bytes free_bytes resident_bytes clients spans "
-		   "recovered_clients scavenged_bytes messages span_messages refused largest_free_run_bytes "
-		   "idle_bytes roots version orphan_spans");
-	check_keys(tgc_json_client(&client), "id pid uid name threads spans span_bytes policy state");
+	check_keys(tgc_json_status(&status), "heap pid uptime_s reserve_bytes limit_bytes "
+					     "span_bytes free_bytes resident_bytes clients spans "
+					     "recovered_clients scavenged_bytes messages "
+					     "span_messages refused largest_free_run_bytes "
+					     "idle_bytes roots version orphan_spans");
+	check_keys(tgc_json_client(&client),
+		   "id pid uid name threads spans span_bytes policy state");
 	check_keys(tgc_json_check(&check),
 		   "ok errors objects object_bytes published spans orphan_spans pending_frees");
 }
@@ -374,7 +401,8 @@ static void numbers_over_63_bits_become_the_largest(void)
 static void one_object_is_one_line(void)
 {
 	CU_ASSERT_EQUAL(tgc_json_print(tgc_json_error("no \"daemon\"", -2), out), 0);
-	CU_ASSERT_STRING_EQUAL(text(), "{\"error\": \"no \\\"daemon\\\"\", \"errno\": \"ENOENT\"}\n");
+	CU_ASSERT_STRING_EQUAL(text(),
+			       "{\"error\": \"no \\\"daemon\\\"\", \"errno\": \"ENOENT\"}\n");
 	CU_ASSERT(tgc_json_print(NULL, out) < 0);
 }
 

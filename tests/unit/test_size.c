@@ -1,4 +1,5 @@
-/* Sizes as people write and read them: what is accepted, what is refused, and how it looks when printed. */
+/* Sizes as people write and read them: what is accepted, what is refused, and how it looks when
+ * printed. */
 #include "proto/size.h"
 
 #include <errno.h>
@@ -6,7 +7,7 @@
 
 #include "tests/support/runner.h"
 
-#define K UINT64_C(1024)
+#define K         UINT64_C(1024)
 #define UNTOUCHED UINT64_C(0xdecade)
 
 static void check_size(const char *text, uint64_t want)
@@ -57,9 +58,10 @@ static void fractions_are_exact_and_less_than_a_byte_is_dropped(void)
 
 static void what_is_no_size_is_refused(void)
 {
-	static const char *const texts[] = {"",     " ",    "M",    "-1",    "+1",  "1.5",   "1.",   ".5G", "1,5G",
-					    "1 ",   " 1",   "64MB", "64Mi",  "64X", "64MM",  "64 M M", "0x10", "1e9",
-					    "1.5B", "1..5G", "12 ", "1  M",  "1.5.5G", "1.1234567G", "lots", "64MiBx"};
+	static const char *const texts[] = {
+		"",     " ",     "M",    "-1",   "+1",     "1.5",        "1.",     ".5G",   "1,5G",
+		"1 ",   " 1",    "64MB", "64Mi", "64X",    "64MM",       "64 M M", "0x10",  "1e9",
+		"1.5B", "1..5G", "12 ",  "1  M", "1.5.5G", "1.1234567G", "lots",   "64MiBx"};
 	size_t i;
 
 	for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)

@@ -1,0 +1,329 @@
+/* fork.c - a forked child gets copies of its parent's objects, as an unmodified program expects.
+ *
+ * The heap is mapped shared, so without this the child would go on seeing and changing what its parent has.  Around each
+ * fork() that is made by a process with objects in the heap:
+ *
+ *   before     the parent lists the spans that it holds and that are not empty
+ *   in child   each run of them is copied to private memory, which is moved to the run's address (mremap)
+ *   in parent  waits until the child has done that, or has died: its objects must not change under the copying
+ *
+ * Addresses stay, so all pointers go on to be valid.  What is copied is inherited: the child may read and write it, free
+ * does nothing to it, and realloc copies out of it.  The child's own new objects are shared-heap objects again, as it
+ * becomes a client of its own; spans granted to it at addresses where it has copies are not used (the parent has given
+ * them back since, and the child may still want what lay there).  vfork and posix_spawn share memory until exec, and
+ * need nothing.  A child made by a bare clone(2) or _Fork() gets no copies and must not touch what it inherited.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "client/cache.h"
+#include "client/malloc/dropin.h"
+
+#define RUNS_MAX 16384u          /* pieces of address space that a child is cut into: the kernel has a limit of 65530 */
+#define STACK_BYTES (64u << 10)
+#define INNER UINT64_C(1)        /* a private page at which no object starts: never a page map entry, which has bit 7 */
+
+struct run {
+	uint64_t page;
+	uint64_t n_pages;
+};
+
+uint64_t *tgc_inherited;
+
+/* All under tgc_dropin_lock. */
+static struct run *runs;         /* spans to be copied; room for as many as there can be */
+static size_t n_runs;
+static uint64_t owned[TGS_SLOTS_MAX / 64]; /* one bit a thread slot: it is this process's */
+static int gate[2] = { -1, -1 }; /* the child closes its end when it has its copies, or by dying */
+
+/* Where this process's spans lie; widened before a span is used, never narrowed. */
+static _Atomic uint64_t low_page = UINT64_MAX;
+static _Atomic uint64_t high_page;
+
+static void widen(uint64_t page, uint64_t end)
+{
+	uint64_t old = atomic_load_explicit(&low_page, memory_order_relaxed);
+
+	while (page < old && !atomic_compare_exchange_weak(&low_page, &old, page))
+		;
+	old = atomic_load_explicit(&high_page, memory_order_relaxed);
+	while (end > old && !atomic_compare_exchange_weak(&high_page, &old, end))
+		;
+}
+
+/* tgc_pages_usable */
+static bool pages_usable(uint64_t page, uint64_t n_pages)
+{
+	uint64_t i;
+
+	for (i = 0; tgc_inherited && i < n_pages; i++) {
+		if (tgc_inherited[page + i] != 0)
+			return false;
+	}
+	widen(page, page + n_pages);
+	return true;
+}
+
+/* ---- before ---- */
+
+static void list_slots(void)
+{
+	const struct tgc_cache *cache;
+
+	memset(owned, 0, sizeof(owned));
+	pthread_mutex_lock(&tgc_process->lock);
+	for (cache = tgc_process->all; cache; cache = cache->next_all)
+		owned[cache->slot_id / 64] |= UINT64_C(1) << cache->slot_id % 64;
+	pthread_mutex_unlock(&tgc_process->lock);
+	owned[0] &= ~(UINT64_C(1) << TGS_SLOT_NONE | UINT64_C(1) << TGS_SLOT_CENTRAL);
+}
+
+static bool is_owned(uint32_t slot)
+{
+	return owned[slot / 64] >> slot % 64 & 1;
+}
+
+static void *map_private(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void list_runs(void)
+{
+	uint64_t page = atomic_load(&low_page), end = atomic_load(&high_page);
+	struct tgs_span span;
+
+	n_runs = 0;
+	if (!tgc_process || !atomic_load(&tgc_process->attached) || page >= end)
+		return;
+	list_slots();
+	for (; page < end; page++) {
+		if (!tgs_span_at(&tgc_heap, page, &span) || span.page != page || !is_owned(span.owner) ||
+		    tgs_span_empty(&tgc_heap, &span))
+			continue;
+		if (n_runs != 0 && runs[n_runs - 1].page + runs[n_runs - 1].n_pages == page)
+			runs[n_runs - 1].n_pages += span.n_pages;
+		else
+			runs[n_runs++] = (struct run){ .page = page, .n_pages = span.n_pages };
+		page += span.n_pages - 1;
+	}
+}
+
+/* With all descriptors in use, two more than the program set itself as its limit, if the system lets it. */
+static bool open_gate(void)
+{
+	struct rlimit limit, more;
+	int r;
+
+	if (pipe2(gate, O_CLOEXEC) == 0)
+		return true;
+	if (errno != EMFILE || getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return false;
+	more = limit;
+	more.rlim_cur += 2;
+	if (more.rlim_cur > more.rlim_max || setrlimit(RLIMIT_NOFILE, &more) < 0)
+		return false;
+	r = pipe2(gate, O_CLOEXEC);
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	return r == 0;
+}
+
+static void before_fork(void)
+{
+	int saved_errno = errno;
+
+	/* One fork at a time: another child would inherit the gate and keep it open. */
+	pthread_mutex_lock(&tgc_dropin_lock);
+	list_runs();
+	if (n_runs != 0 && !open_gate()) {
+		gate[0] = gate[1] = -1;
+		tgc_dropin_say("fork: no pipe to wait for the child with, so it may find its copy of our memory torn",
+			       strerror(errno));
+	}
+	errno = saved_errno;
+}
+
+/* ---- in the parent ---- */
+
+static void in_parent(void)
+{
+	int saved_errno = errno;
+	char byte;
+
+	if (n_runs != 0 && gate[0] >= 0) {
+		close(gate[1]);
+		while (read(gate[0], &byte, 1) < 0 && errno == EINTR)
+			;
+		close(gate[0]);
+	}
+	pthread_mutex_unlock(&tgc_dropin_lock);
+	errno = saved_errno;
+}
+
+/* ---- in the child ---- */
+
+static __attribute__((noreturn)) void die(const char *what)
+{
+	tgc_dropin_say(what, strerror(errno));
+	abort();
+}
+
+static void inherit(const struct run *run)
+{
+	uint64_t page, end = run->page + run->n_pages;
+
+	for (page = run->page; page < end; page++) {
+		uint64_t entry = tgs_page_entry(&tgc_heap, page);
+
+		tgc_inherited[page] = entry != 0 ? entry : INNER;
+	}
+}
+
+/* Replaces a group of runs, and the gaps between them, by private memory.  In a gap nothing is copied: there is nothing
+ * of the parent's. */
+static void copy_group(const struct run *group, size_t n)
+{
+	uint64_t first = group->page, end = group[n - 1].page + group[n - 1].n_pages, page;
+	size_t bytes = (end - first) << TGS_PAGE_SHIFT, i;
+	uint8_t *copy = map_private(bytes);
+
+	if (!copy)
+		die("fork: no memory for the child's copy");
+	for (page = first; page < end; page++)
+		tgc_inherited[page] = INNER;
+	for (i = 0; i < n; i++) {
+		uint8_t *to = copy + ((group[i].page - first) << TGS_PAGE_SHIFT);
+		size_t run_bytes = group[i].n_pages << TGS_PAGE_SHIFT;
+
+#ifdef MADV_POPULATE_WRITE
+		(void)madvise(to, run_bytes, MADV_POPULATE_WRITE); /* only to be faster */
+#endif
+		memcpy(to, tgs_page_address(&tgc_heap, group[i].page), run_bytes);
+		inherit(&group[i]);
+	}
+	if (mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, tgs_page_address(&tgc_heap, first)) == MAP_FAILED)
+		die("fork: cannot put the child's copy in its place");
+}
+
+/* Runs that lie closer than this to each other are one group; more is only chosen when there are very many. */
+static uint64_t choose_gap(void)
+{
+	uint64_t gap;
+	size_t i, n_groups;
+
+	for (gap = 2;; gap *= 4) {
+		n_groups = 1;
+		for (i = 1; i < n_runs; i++)
+			n_groups += runs[i].page - (runs[i - 1].page + runs[i - 1].n_pages) > gap;
+		if (n_groups <= RUNS_MAX)
+			return gap;
+	}
+}
+
+static void copy_all(void)
+{
+	uint64_t gap = choose_gap();
+	size_t first = 0, i;
+
+	for (i = 1; i <= n_runs; i++) {
+		if (i < n_runs && runs[i].page - (runs[i - 1].page + runs[i - 1].n_pages) <= gap)
+			continue;
+		copy_group(&runs[first], i - first);
+		first = i;
+	}
+}
+
+/* If the program runs on a stack that lies in the heap itself, the copying is done on another one: what it writes to its
+ * own stack must not be part of what it copies. */
+static void copy_all_off_stack(void)
+{
+	static ucontext_t back, there;
+	void *stack;
+
+	if (!tgc_in_heap(__builtin_frame_address(0))) {
+		copy_all();
+		return;
+	}
+	stack = map_private(STACK_BYTES);
+	if (!stack || getcontext(&there) < 0)
+		die("fork: no stack for the child's copying");
+	there.uc_stack.ss_sp = stack;
+	there.uc_stack.ss_size = STACK_BYTES;
+	there.uc_link = &back;
+	makecontext(&there, copy_all, 0);
+	if (swapcontext(&back, &there) < 0)
+		die("fork: cannot change to the stack for the child's copying");
+	munmap(stack, STACK_BYTES);
+}
+
+static void in_child(void)
+{
+	int saved_errno = errno;
+
+	if (n_runs != 0) {
+		if (!tgc_inherited)
+			tgc_inherited = map_private(tgc_heap.geometry.n_pages * sizeof(*tgc_inherited));
+		if (!tgc_inherited)
+			die("fork: no memory for the child's copy");
+		copy_all_off_stack();
+		if (gate[0] >= 0) {
+			close(gate[1]);
+			close(gate[0]);
+		}
+	}
+	/* No span of ours so far: nothing to be copied if the child forks as well, before it has some. */
+	atomic_store(&low_page, UINT64_MAX);
+	atomic_store(&high_page, 0);
+	tgc_dropin_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+	errno = saved_errno;
+}
+
+/* ---- what is known of inherited objects ---- */
+
+size_t tgc_inherited_size(const void *p)
+{
+	uint64_t at = (uint64_t)((const uint8_t *)p - tgc_heap.data);
+	uint64_t entry = tgc_inherited[at >> TGS_PAGE_SHIFT];
+	unsigned class = tgs_entry_class(entry);
+
+	if (entry == INNER || class >= TGS_CLASSES)
+		return 0;
+	if (class == 0)
+		return (size_t)(tgs_entry_large_pages(entry) << TGS_PAGE_SHIFT);
+	return tgs_classes[class].size;
+}
+
+bool tgc_is_strange(const void *p)
+{
+	uint64_t at = (uint64_t)((const uint8_t *)p - tgc_heap.data);
+	unsigned owner = tgs_entry_owner(tgs_page_entry(&tgc_heap, at >> TGS_PAGE_SHIFT));
+	uint32_t client = atomic_load_explicit(&tgc_heap.slot_owners[owner].client, memory_order_relaxed);
+
+	return client != (tgc_process->client_id & (TGS_CLIENTS_MAX - 1)) + 1;
+}
+
+int tgc_fork_init(void)
+{
+	int r;
+
+	if (runs)
+		return 0;
+	/* Two runs that are not one have a page between them. */
+	runs = map_private((TGS_RESERVE_MAX / TGS_PAGE_SIZE / 2 + 1) * sizeof(*runs));
+	if (!runs)
+		return -ENOMEM;
+	r = pthread_atfork(before_fork, in_parent, in_child);
+	if (r != 0)
+		return -r;
+	tgc_pages_usable = pages_usable;
+	return 0;
+}
