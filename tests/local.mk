@@ -71,6 +71,7 @@ tg_ctl_libs = %D%/libtgtest.la client/ctl/libtgctl.la $(tg_core_libs)
 
 tg_integration_tests = \
 	%D%/integration/test_alloc \
+	%D%/integration/test_badfree \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_free \

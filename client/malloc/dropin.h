@@ -29,7 +29,8 @@ TGS_COLD enum tgc_next tgc_dropin_failed(void);
 /* One line on standard error.  Allocates nothing. */
 TGS_COLD void tgc_dropin_say(const char *what, const char *why);
 
-/* fork.c: called once, under tgc_dropin_lock, before the process attaches.  0 or -errno. */
+/* fork.c: called once, under tgc_dropin_lock: before the process attaches, and after it has.  0 or -errno. */
+void tgc_fork_watch(void);
 int tgc_fork_init(void);
 
 /* Held while attaching and while forking. */

@@ -188,8 +188,8 @@ static void inherit(const struct run *run)
 	}
 }
 
-/* Replaces a group of runs, and the gaps between them, by private memory.  In a gap nothing is copied: there is nothing
- * of the parent's. */
+/* Replaces a group of runs, and the gaps between them, by private memory.  In a gap there is nothing of the parent's, but
+ * for what it inherited itself. */
 static void copy_group(const struct run *group, size_t n)
 {
 	uint64_t first = group->page, end = group[n - 1].page + group[n - 1].n_pages, page;
@@ -198,8 +198,12 @@ static void copy_group(const struct run *group, size_t n)
 
 	if (!copy)
 		die("fork: no memory for the child's copy");
-	for (page = first; page < end; page++)
-		tgc_inherited[page] = INNER;
+	for (page = first; page < end; page++) {
+		if (tgc_inherited[page] != 0)
+			memcpy(copy + ((page - first) << TGS_PAGE_SHIFT), tgs_page_address(&tgc_heap, page), TGS_PAGE_SIZE);
+		else
+			tgc_inherited[page] = INNER;
+	}
 	for (i = 0; i < n; i++) {
 		uint8_t *to = copy + ((group[i].page - first) << TGS_PAGE_SHIFT);
 		size_t run_bytes = group[i].n_pages << TGS_PAGE_SHIFT;
@@ -308,22 +312,24 @@ bool tgc_is_strange(const void *p)
 	unsigned owner = tgs_entry_owner(tgs_page_entry(&tgc_heap, at >> TGS_PAGE_SHIFT));
 	uint32_t client = atomic_load_explicit(&tgc_heap.slot_owners[owner].client, memory_order_relaxed);
 
+	if (!atomic_load_explicit(&tgc_process->attached, memory_order_relaxed))
+		return true;
 	return client != (tgc_process->client_id & (TGS_CLIENTS_MAX - 1)) + 1;
+}
+
+void tgc_fork_watch(void)
+{
+	tgc_pages_usable = pages_usable;
 }
 
 int tgc_fork_init(void)
 {
 	int r;
 
-	if (runs)
-		return 0;
 	/* Two runs that are not one have a page between them. */
-	runs = map_private((TGS_RESERVE_MAX / TGS_PAGE_SIZE / 2 + 1) * sizeof(*runs));
+	runs = map_private((tgc_heap.geometry.n_pages / 2 + 1) * sizeof(*runs));
 	if (!runs)
 		return -ENOMEM;
 	r = pthread_atfork(before_fork, in_parent, in_child);
-	if (r != 0)
-		return -r;
-	tgc_pages_usable = pages_usable;
-	return 0;
+	return -r;
 }

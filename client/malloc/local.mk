@@ -1,13 +1,18 @@
 # client/malloc/: libtgmalloc.so, to be named in LD_PRELOAD.  Lists are sorted, one file a line.
 
-# Not yet: the lines below count (take the #| away) once client/malloc/malloc.c is there.
-#| lib_LTLIBRARIES += %D%/libtgmalloc.la
-#| %C%_libtgmalloc_la_SOURCES =
-#| # -fno-builtin: the compiler must not turn our malloc plus memset into a call of our own calloc.
-#| %C%_libtgmalloc_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec -fno-builtin
-#| # Only the malloc family and the C++ operators go out, so that the program's own symbols never meet ours.
-#| tg_malloc_family = malloc|calloc|realloc|reallocarray|free|cfree|posix_memalign|aligned_alloc|memalign|valloc|pvalloc
-#| %C%_libtgmalloc_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared \
-#| 	-export-symbols-regex '^($(tg_malloc_family)|malloc_usable_size|_Zn[wa].*|_Zd[la].*)$$'
-#| %C%_libtgmalloc_la_LIBADD = client/libtgclient.la $(tg_core_libs)
-#| $(%C%_libtgmalloc_la_OBJECTS): | $(tg_generated)
+lib_LTLIBRARIES += %D%/libtgmalloc.la
+%C%_libtgmalloc_la_SOURCES = \
+	%D%/cxx.c \
+	%D%/dropin.h \
+	%D%/fork.c \
+	%D%/malloc.c \
+	%D%/start.c
+# -fno-builtin: the compiler must not turn our malloc plus memset into a call of our own calloc.
+# -fexceptions: std::bad_alloc passes through operator new.
+%C%_libtgmalloc_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec -fno-builtin -fexceptions
+# Only the malloc family and the C++ operators go out, so that the program's own symbols never meet ours.
+tg_malloc_family = malloc|calloc|realloc|reallocarray|free|posix_memalign|aligned_alloc|memalign|valloc|pvalloc
+%C%_libtgmalloc_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared \
+	-export-symbols-regex '^($(tg_malloc_family)|malloc_usable_size|_Zn[wa].*|_Zd[la].*)$$'
+%C%_libtgmalloc_la_LIBADD = client/libtgclient.la $(tg_core_libs)
+$(%C%_libtgmalloc_la_OBJECTS): | $(tg_generated)

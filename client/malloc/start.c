@@ -38,12 +38,15 @@ static void start(void)
 	struct tg_options options = { .size = sizeof(options), .flags = TG_RECLAIM | TG_AUTOSTART };
 	int r;
 
-	r = tgc_fork_init();
-	if (r == 0)
-		r = tg_attach(&options);
+	tgc_fork_watch();
+	r = tg_attach(&options);
 	if (r == 0) {
-		atomic_store(&state, ATTACHED);
-		return;
+		r = tgc_fork_init();
+		if (r == 0) {
+			atomic_store(&state, ATTACHED);
+			return;
+		}
+		(void)tg_detach();
 	}
 	tgc_dropin_say("cannot use the shared heap, and goes on with the C library's malloc",
 		       tg_attach_error()[0] != '\0' ? tg_attach_error() : strerror(-r));

@@ -1,8 +1,8 @@
-/* A worker: connections, and memcached's text protocol on them.
+/* worker.c - connections, and memcached's text protocol on them.
  *
- * One libevent loop and no threads.  Bytes come into `in`; step() takes one command or one value from it at a time and
- * puts the answer into `out`.  While much of that waits for a slow reader nothing more is read or done, so a connection
- * costs bounded memory.  A value is gathered in private memory and enters the heap once it is complete.
+ * One libevent loop and no threads.  step() takes one command or one value at a time from the input
+ * and answers it.  While many answers wait for a slow reader nothing more is read or done, so a
+ * connection costs bounded memory.  A value enters the heap only when all of it has come.
  */
 #include "cached.h"
 
@@ -13,27 +13,31 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define READ_SIZE (64 * 1024)
-#define OUT_HIGH (1024 * 1024) /* bytes of answers that may wait for the peer to read them */
-#define PLAIN_LINE_MAX 2048    /* while its end has not come; only a get may be longer */
-#define GET_LINE_MAX (1024 * 1024)
-#define COMMANDS_A_TURN 50     /* then the other connections have theirs */
-#define ANY 1000000            /* words */
+#define READ_SIZE    (64 * 1024)
+#define OUT_HIGH     (1024 * 1024) /* bytes of answers that may wait */
+#define LINE_LEN_MAX 2048          /* while its end has not come; only a get may be longer */
+#define GET_LEN_MAX  (1024 * 1024)
+#define MANY         GET_LEN_MAX /* words of a line */
 
 #define BAD_FORMAT "CLIENT_ERROR bad command line format"
-#define BAD_TIME "CLIENT_ERROR invalid exptime argument"
+#define BAD_TIME   "CLIENT_ERROR invalid exptime argument"
+#define BAD_DELTA  "CLIENT_ERROR invalid numeric delta argument"
+#define NO_NUMBER  "CLIENT_ERROR cannot increment or decrement non-numeric value"
+#define NO_MEMORY  "SERVER_ERROR out of memory storing object"
 
 struct conn {
 	struct event *readable, *writable;
 	struct evbuffer *in, *out;
-	char *line, **words;   /* of the command at hand; NULL: none */
-	int n_words, next_key; /* next_key: where an unfinished get goes on; 0: none */
-	bool noreply, closing;
-	size_t swallow;        /* bytes of a refused value still to come */
-	size_t want;           /* bytes of a value and its end to wait for: of `line`, as these three say */
-	uint64_t flags, cas;
-	int64_t expires_ms;
+	bool ended, closing, noreply; /* no more will come; is to be done; no answer is wanted */
+	char *line, **words;          /* the command at hand; NULL: none */
+	int n_words, next_key;        /* next_key: where an unfinished get goes on; 0: none */
 	const struct command *command;
+	size_t value_len, refused; /* bytes, with the end, to wait for, and to throw away */
+	uint64_t flags, number;    /* number: of cas, or to count by */
+	int64_t expires_ms;
+	struct item *item;  /* to be stored; what is left of it is freed */
+	const char *answer; /* of what was done under the lock */
+	char digits[24];    /* the same, if it is a number */
 };
 
 static struct event_base *base;
@@ -43,216 +47,258 @@ static time_t started;
 static int threads;
 static uint64_t n_conns, n_steps, n_steps_before;
 
-static void reply(struct conn *c, const char *text)
+static bool signed_number(const char *word, int64_t *ret_value)
 {
-	if (!c->noreply)
-		evbuffer_add_printf(c->out, "%s\r\n", text);
-}
-
-static bool read_signed(const char *word, int64_t *ret_value)
-{
-	bool minus = word[0] == '-';
 	uint64_t value;
 
-	if (!cached_number(word + minus, &value) || value > INT64_MAX)
+	if (!cached_number(word + (word[0] == '-'), &value) || value > INT64_MAX)
 		return false;
-	*ret_value = minus ? -(int64_t)value : (int64_t)value;
+	*ret_value = word[0] == '-' ? -(int64_t)value : (int64_t)value;
 	return true;
 }
 
-/* Memcached's times: 0 for never, negative for at once, up to 30 days from now, more: in seconds since 1970. */
-static bool read_expiry(const char *word, int64_t *ret_ms)
+/* 0: never; negative: at once; up to 30 days: from now; more: since 1970. */
+static bool expiry(const char *word, int64_t *ret_ms)
 {
 	int64_t s;
 
-	if (!read_signed(word, &s))
+	if (!signed_number(word, &s))
 		return false;
 	if (s > 30 * 24 * 3600)
 		s = s > time(NULL) ? s - time(NULL) : -1;
-	*ret_ms = s == 0 ? 0 : s < 0 ? 1 : cached_now_ms() + (s < UINT32_MAX ? s : UINT32_MAX) * 1000;
+	s = s < UINT32_MAX ? s : UINT32_MAX;
+	*ret_ms = s == 0 ? 0 : s < 0 ? 1 : cached_now_ms() + s * 1000;
 	return true;
 }
 
-static void show(void *arg, struct item *it)
+static struct item *show_item(void *arg, struct item *it)
 {
 	struct conn *c = arg;
 
-	evbuffer_add_printf(c->out, "VALUE %.*s %u %u", it->n_key, it->data, it->flags, it->n_value);
-	if (c->words[0][3] == 's')
+	table_stats(table)[CMD_GET]++;
+	if (!it)
+		return NULL;
+	table_stats(table)[GET_HITS]++;
+	if (c->words[0][1] == 'a') /* gat, gats */
+		it->expires_ms = c->expires_ms;
+	evbuffer_add_printf(c->out, "VALUE %.*s %u %u", it->n_key, it->data, it->flags,
+			    it->n_value);
+	if (c->words[0][3] == 's') /* gets, gats */
 		evbuffer_add_printf(c->out, " %" PRIu64, it->cas);
 	evbuffer_add(c->out, "\r\n", 2);
 	evbuffer_add(c->out, item_value(it), it->n_value);
 	evbuffer_add(c->out, "\r\n", 2);
+	return it;
 }
 
-/* get, gets, gat, gats.  Leaves next_key set when the output is full: then it is called again. */
-static void do_get(struct conn *c)
+/* NULL: the output is full; to be called again. */
+static const char *do_get(struct conn *c)
 {
-	bool touch = c->words[0][1] == 'a';
+	int first = c->words[0][1] == 'a' ? 2 : 1;
 
-	if (c->next_key == 0 && touch && !read_expiry(c->words[1], &c->expires_ms)) {
-		reply(c, BAD_TIME);
-		return;
+	if (c->next_key == 0 && first == 2 && !expiry(c->words[1], &c->expires_ms))
+		return BAD_TIME;
+	for (int i = first; c->next_key == 0 && i < c->n_words; i++) {
+		if (strlen(c->words[i]) > KEY_LEN_MAX)
+			return BAD_FORMAT;
 	}
-	for (int i = 1 + touch; i < c->n_words && c->next_key == 0; i++) {
-		if (strlen(c->words[i]) > KEY_LEN_MAX) {
-			reply(c, BAD_FORMAT);
-			return;
-		}
-	}
-	for (int i = c->next_key ? c->next_key : 1 + touch; i < c->n_words; i++) {
-		c->next_key = i;
+	for (c->next_key += c->next_key ? 0 : first; c->next_key < c->n_words; c->next_key++) {
 		if (evbuffer_get_length(c->out) > OUT_HIGH)
-			return;
-		table_get(table, c->words[i], touch ? &c->expires_ms : NULL, show, c);
+			return NULL;
+		table_change(table, c->words[c->next_key], show_item, c);
 	}
 	c->next_key = 0;
-	reply(c, "END");
+	return "END";
 }
 
-static void do_store(struct conn *c);
-
-static void refuse_value(struct conn *c, const char *answer)
+static struct item *delete_item(void *arg, struct item *old)
 {
-	if (c->words[0][0] == 's') /* whoever wrote anew must not find the old value */
-		table_delete(table, c->words[1]);
-	reply(c, answer);
-}
-
-static void do_count(struct conn *c)
-{
-	uint64_t by, value = 0;
-	const char *answer = "CLIENT_ERROR invalid numeric delta argument";
-	char text[24];
-
-	if (cached_number(c->words[2], &by))
-		answer = table_count(table, c->words[1], c->words[0][0] == 'i', by, &value);
-	snprintf(text, sizeof(text), "%" PRIu64, value);
-	reply(c, answer ? answer : text);
-}
-
-static void do_delete(struct conn *c)
-{
-	bool zero = c->n_words > 2 && strcmp(c->words[2], "0") == 0; /* old clients say "at once" */
+	struct conn *c = arg;
+	bool zero = c->n_words > 2 && strcmp(c->words[2], "0") == 0; /* old clients: "at once" */
 
 	c->noreply &= c->n_words > 2;
-	if (c->n_words != 2 + zero + c->noreply)
-		reply(c, BAD_FORMAT ".  Usage: delete <key> [noreply]");
-	else
-		reply(c, table_delete(table, c->words[1]) ? "DELETED" : "NOT_FOUND");
-}
-
-static void do_touch(struct conn *c)
-{
-	if (!read_expiry(c->words[2], &c->expires_ms))
-		reply(c, BAD_TIME);
-	else
-		reply(c, table_get(table, c->words[1], &c->expires_ms, NULL, NULL) ? "TOUCHED" : "NOT_FOUND");
-}
-
-static void do_flush(struct conn *c)
-{
-	int64_t at_ms = 0;
-
-	if (c->n_words > 1 + c->noreply && !read_expiry(c->words[1], &at_ms)) {
-		reply(c, BAD_TIME);
-		return;
+	if (c->n_words != 2 + zero + c->noreply) {
+		c->answer = BAD_FORMAT ".  Usage: delete <key> [noreply]";
+		return old;
 	}
-	table_flush(table, at_ms - cached_now_ms());
-	reply(c, "OK");
+	c->answer = old ? "DELETED" : "NOT_FOUND";
+	return NULL;
 }
 
-/* verbosity (taken, but a worker has nothing to say about a request), version, quit */
-static void do_other(struct conn *c)
+static struct item *touch_item(void *arg, struct item *old)
 {
-	uint64_t level;
+	struct conn *c = arg;
 
-	if (strcmp(c->words[0], "verbosity") == 0)
-		reply(c, cached_number(c->words[1], &level) ? "OK" : BAD_FORMAT);
-	else if (strcmp(c->words[0], "version") == 0)
-		evbuffer_add_printf(c->out, "VERSION %s\r\n", tg_version());
-	else
-		c->closing = true;
+	c->answer = !expiry(c->words[2], &c->expires_ms) ? BAD_TIME : old ? "TOUCHED" : "NOT_FOUND";
+	if (c->answer[0] == 'T')
+		old->expires_ms = c->expires_ms;
+	return old;
 }
 
-/* The connections are those of this worker; the limit is the heap's, which tgctl status tells. */
-static void do_stats(struct conn *c)
+static struct item *count_item(void *arg, struct item *old)
 {
-	static const char *const names[] = { "curr_items", "bytes", "total_items", "cmd_get", "get_hits", "cmd_set",
-					     "evictions" };
-	uint64_t s[N_STATS];
+	struct conn *c = arg;
+	bool ok = cached_number(c->words[2], &c->number);
+	struct item *it;
+	uint64_t v;
+	size_t n;
 
-	table_stats(table, s);
-	evbuffer_add_printf(c->out, "STAT pid %d\r\nSTAT uptime %" PRId64 "\r\nSTAT time %" PRId64 "\r\n"
-			    "STAT version %s\r\nSTAT curr_connections %" PRIu64 "\r\nSTAT threads %d\r\n",
-			    (int)getpid(), (int64_t)(time(NULL) - started), (int64_t)time(NULL), tg_version(), n_conns,
-			    threads);
-	for (int i = 0; i < N_STATS; i++)
-		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], s[i]);
-	evbuffer_add_printf(c->out, "STAT get_misses %" PRIu64 "\r\nSTAT limit_maxbytes 0\r\nEND\r\n",
-			    s[STAT_GETS] - s[STAT_HITS]);
+	c->answer = !ok ? BAD_DELTA : !old ? "NOT_FOUND" : NO_NUMBER;
+	if (!ok || !old || !cached_number(item_value(old), &v))
+		return old;
+	v = c->words[0][0] == 'i' ? v + c->number : v > c->number ? v - c->number : 0;
+	n = (size_t)snprintf(c->digits, sizeof(c->digits), "%" PRIu64, v);
+	it = item_new(table, old->data, old->n_key, n > old->n_value ? n : old->n_value, old->flags,
+		      old->expires_ms);
+	c->answer = it ? c->digits : NO_MEMORY;
+	if (!it)
+		return old;
+	memset(item_value(it), ' ', it->n_value); /* as memcached: it never gets shorter */
+	memcpy(item_value(it), c->digits, n);
+	return it;
 }
 
-static const struct command {
+enum how { SET, ADD, REPLACE, CAS, APPEND, PREPEND };
+
+struct command {
 	const char *name;
-	int min, max; /* words */
-	bool noreply; /* can be the last of them */
-	bool key;     /* the second one is a key */
-	void (*run)(struct conn *c);
+	int min, max;                                        /* words */
+	struct item *(*change)(void *arg, struct item *old); /* of the key; or: */
+	const char *(*run)(struct conn *c); /* its answer; NULL: none, or not yet */
 	enum how how;
-} commands[] = {
-	{ "get", 2, ANY, false, false, do_get },       { "gets", 2, ANY, false, false, do_get },
-	{ "gat", 2, ANY, false, false, do_get },       { "gats", 2, ANY, false, false, do_get },
-	{ "set", 5, 6, true, true, do_store, HOW_SET }, { "add", 5, 6, true, true, do_store, HOW_ADD },
-	{ "replace", 5, 6, true, true, do_store, HOW_REPLACE }, { "cas", 6, 7, true, true, do_store, HOW_CAS },
-	{ "append", 5, 6, true, true, do_store, HOW_APPEND }, { "prepend", 5, 6, true, true, do_store, HOW_PREPEND },
-	{ "incr", 3, 4, true, true, do_count },        { "decr", 3, 4, true, true, do_count },
-	{ "delete", 2, 4, true, true, do_delete },     { "touch", 3, 4, true, true, do_touch },
-	{ "flush_all", 1, 3, true, false, do_flush },  { "verbosity", 2, 3, true, false, do_other },
-	{ "version", 1, ANY, false, false, do_other }, { "quit", 1, ANY, false, false, do_other },
-	{ "stats", 1, 1, false, false, do_stats },     { NULL },
 };
 
-static void do_store(struct conn *c)
+static struct item *store_item(void *arg, struct item *old)
 {
-	char **w = c->words;
-	int64_t length;
+	struct conn *c = arg;
+	enum how how = c->command->how;
+	struct item *it = c->item, *first = how == APPEND ? old : it,
+		    *second = how == APPEND ? it : old;
 
-	if (!cached_number(w[2], &c->flags) || !read_expiry(w[3], &c->expires_ms) || !read_signed(w[4], &length) ||
-	    length < 0 || length > INT32_MAX - 2 || (c->command->how == HOW_CAS && !cached_number(w[5], &c->cas))) {
-		reply(c, BAD_FORMAT);
-	} else if (length <= VALUE_LEN_MAX) {
-		c->want = (size_t)length + 2;
-	} else {
-		c->swallow = (size_t)length + 2;
-		refuse_value(c, "SERVER_ERROR object too large for cache");
+	c->answer = how != CAS ? "NOT_STORED" : old ? "EXISTS" : "NOT_FOUND";
+	if ((how == ADD && old) || (how > ADD && !old) || (how == CAS && old->cas != c->number) ||
+	    (how > CAS && old->n_value + it->n_value > VALUE_LEN_MAX))
+		return old;
+	c->answer = "STORED";
+	if (how <= CAS) {
+		c->item = NULL;
+		return it;
 	}
+	it = item_new(table, old->data, old->n_key, old->n_value + it->n_value, old->flags,
+		      old->expires_ms);
+	if (!it) {
+		c->answer = NO_MEMORY;
+		return old;
+	}
+	memcpy(item_value(it), item_value(first), first->n_value);
+	memcpy(item_value(it) + first->n_value, item_value(second), second->n_value);
+	return it;
 }
 
-/* The value of a store command is all there. */
-static void store_value(struct conn *c)
+/* When a set fails nobody must find the value from before. */
+static struct item *refuse_item(void *arg, struct item *old)
 {
-	size_t n = c->want - 2;
-	struct item *it = item_new(table, c->words[1], strlen(c->words[1]), n, (uint32_t)c->flags, c->expires_ms);
+	return ((struct conn *)arg)->command->how == SET ? NULL : old;
+}
+
+/* The line; NULL: the value is to come. */
+static const char *do_store(struct conn *c)
+{
+	char **w = c->words;
+	int64_t n;
+
+	if (!cached_number(w[2], &c->flags) || !expiry(w[3], &c->expires_ms) ||
+	    !signed_number(w[4], &n) || n < 0 || n > INT32_MAX - 2 ||
+	    (c->command->how == CAS && !cached_number(w[5], &c->number)))
+		return BAD_FORMAT;
+	if (n <= VALUE_LEN_MAX) {
+		c->value_len = (size_t)n + 2;
+		return NULL;
+	}
+	c->refused = (size_t)n + 2;
+	table_change(table, w[1], refuse_item, c);
+	return "SERVER_ERROR object too large for cache";
+}
+
+/* The same, once the value is all there. */
+static const char *store_value(struct conn *c)
+{
+	size_t n = c->value_len - 2;
+	const char *key = c->words[1];
 	char end[2];
 
-	if (it)
-		evbuffer_remove(c->in, item_value(it), n);
+	table_stats(table)[CMD_SET]++;
+	c->value_len = 0;
+	c->item = item_new(table, key, strlen(key), n, (uint32_t)c->flags, c->expires_ms);
+	if (c->item)
+		evbuffer_remove(c->in, item_value(c->item), n);
 	else
 		evbuffer_drain(c->in, n);
 	evbuffer_remove(c->in, end, 2);
-	c->want = 0;
-	if (memcmp(end, "\r\n", 2) != 0) {
-		tg_free(it);
-		reply(c, "CLIENT_ERROR bad data chunk");
-	} else if (it) {
-		reply(c, table_store(table, it, c->command->how, c->cas));
-	} else {
-		refuse_value(c, NO_MEMORY);
-	}
+	c->answer = c->item ? "CLIENT_ERROR bad data chunk" : NO_MEMORY;
+	if (!c->item || memcmp(end, "\r\n", 2) == 0)
+		table_change(table, key, c->item ? store_item : refuse_item, c);
+	tg_free(c->item);
+	return c->answer;
 }
 
-static void do_line(struct conn *c)
+static const char *do_flush(struct conn *c)
+{
+	int64_t at_ms = 0;
+
+	if (c->n_words > 1 + c->noreply && !expiry(c->words[1], &at_ms))
+		return BAD_TIME;
+	table_flush(table, at_ms - cached_now_ms());
+	return "OK";
+}
+
+/* The level is not used: a worker has nothing to say about a request. */
+static const char *do_verbosity(struct conn *c)
+{
+	return cached_number(c->words[1], &c->number) ? "OK" : BAD_FORMAT;
+}
+
+/* The connections are those of this worker; the limit is the heap's: see tgctl status. */
+static const char *do_stats(struct conn *c)
+{
+	static const char *const names[N_STATS] = STAT_NAMES;
+	_Atomic uint64_t *s = table_stats(table);
+	int64_t now = time(NULL);
+
+	evbuffer_add_printf(c->out, "STAT pid %d\r\nSTAT uptime %d\r\nSTAT time %" PRId64 "\r\n",
+			    (int)getpid(), (int)(now - started), now);
+	evbuffer_add_printf(c->out,
+			    "STAT version %s\r\nSTAT threads %d\r\nSTAT limit_maxbytes 0\r\n",
+			    CACHED_VERSION, threads);
+	for (int i = 0; i < N_STATS; i++)
+		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], s[i]);
+	evbuffer_add_printf(c->out,
+			    "STAT get_misses %" PRIu64 "\r\nSTAT curr_connections %" PRIu64 "\r\n",
+			    s[CMD_GET] - s[GET_HITS], n_conns);
+	return "END";
+}
+
+static const char *do_version(struct conn *c)
+{
+	c->closing = c->words[0][0] == 'q'; /* quit */
+	return c->closing ? NULL : "VERSION " CACHED_VERSION;
+}
+
+/* In those with a largest number of words the last one may be "noreply", and the second is a key
+ * (or a level, which may not be longer). */
+static const struct command commands[] = {
+	{"get", 2, MANY, NULL, do_get, 0},          {"gets", 2, MANY, NULL, do_get, 0},
+	{"gat", 2, MANY, NULL, do_get, 0},          {"gats", 2, MANY, NULL, do_get, 0},
+	{"set", 5, 6, NULL, do_store, SET},         {"add", 5, 6, NULL, do_store, ADD},
+	{"replace", 5, 6, NULL, do_store, REPLACE}, {"append", 5, 6, NULL, do_store, APPEND},
+	{"prepend", 5, 6, NULL, do_store, PREPEND}, {"cas", 6, 7, NULL, do_store, CAS},
+	{"incr", 3, 4, count_item, NULL, 0},        {"decr", 3, 4, count_item, NULL, 0},
+	{"delete", 2, 4, delete_item, NULL, 0},     {"touch", 3, 4, touch_item, NULL, 0},
+	{"flush_all", 1, 3, NULL, do_flush, 0},     {"verbosity", 2, 3, NULL, do_verbosity, 0},
+	{"version", 1, MANY, NULL, do_version, 0},  {"quit", 1, MANY, NULL, do_version, 0},
+	{"stats", 1, 1, NULL, do_stats, 0},         {NULL, 1, 0, NULL, NULL, 0}};
+
+static const char *do_line(struct conn *c)
 {
 	const struct command *command = commands;
 	char *save, *last = "";
@@ -264,47 +310,53 @@ static void do_line(struct conn *c)
 	while (c->n_words > 0 && command->name && strcmp(c->words[0], command->name) != 0)
 		command++;
 	c->command = command;
-	c->noreply = command->noreply && strcmp(last, "noreply") == 0;
-	if (c->n_words < command->min || c->n_words > command->max || c->n_words == 0) {
-		c->closing = strncmp(last, "HTTP/", 5) == 0; /* what a browser sends must not be taken for commands */
-		c->noreply = c->closing;
-		reply(c, "ERROR");
-	} else if (command->key && strlen(c->words[1]) > KEY_LEN_MAX) {
-		reply(c, BAD_FORMAT);
-	} else {
-		command->run(c);
+	c->noreply = command->max > 0 && command->max < MANY && strcmp(last, "noreply") == 0;
+	if (c->n_words < command->min || c->n_words > command->max) {
+		c->closing = c->noreply = strncmp(last, "HTTP/", 5) == 0; /* a stray browser */
+		return "ERROR";
 	}
+	if (command->min > 1 && command->max < MANY && strlen(c->words[1]) > KEY_LEN_MAX)
+		return BAD_FORMAT;
+	if (command->run)
+		return command->run(c);
+	table_change(table, c->words[1], command->change, c);
+	return c->answer;
 }
 
-/* Does the next thing in the input.  False: it is not complete yet, or the output is full. */
+/* Does the next thing in the input.  False: it is not all there yet, or the output is full. */
 static bool step(struct conn *c)
 {
 	size_t n = evbuffer_get_length(c->in);
-	char *start;
+	const char *answer, *start;
 
-	n_steps++;
-	if (c->swallow) {
-		n = n < c->swallow ? n : c->swallow;
+	if (c->refused) {
+		n = n < c->refused ? n : c->refused;
 		evbuffer_drain(c->in, n);
-		c->swallow -= n;
-		return c->swallow == 0;
+		c->refused -= n;
+		return c->refused == 0;
 	}
-	if (c->want && n < c->want)
+	if (c->value_len > n)
 		return false;
-	if (c->want) {
-		store_value(c);
+	n_steps++;
+	if (c->value_len) {
+		answer = store_value(c);
 	} else if (c->next_key) {
-		do_get(c);
+		answer = do_get(c);
 	} else if ((c->line = evbuffer_readln(c->in, NULL, EVBUFFER_EOL_CRLF)) != NULL) {
-		do_line(c);
+		answer = do_line(c);
+	} else if (n > LINE_LEN_MAX) {
+		start = (char *)evbuffer_pullup(c->in, LINE_LEN_MAX);
+		start += strspn(start, " ");
+		c->closing = n > GET_LEN_MAX ||
+			     (strncmp(start, "get ", 4) && strncmp(start, "gets ", 5));
+		return false;
 	} else {
-		start = n > PLAIN_LINE_MAX ? (char *)evbuffer_pullup(c->in, PLAIN_LINE_MAX) : NULL;
-		start += start ? strspn(start, " ") : 0;
-		c->closing = start && (n > GET_LINE_MAX || (strncmp(start, "get ", 4) && strncmp(start, "gets ", 5)));
 		return false;
 	}
-	if (c->want || c->next_key)
-		return c->want;
+	if (answer && !c->noreply)
+		evbuffer_add_printf(c->out, "%s\r\n", answer);
+	if (c->value_len || c->next_key)
+		return c->value_len;
 	free(c->words);
 	free(c->line);
 	c->words = NULL;
@@ -312,17 +364,18 @@ static bool step(struct conn *c)
 	return true;
 }
 
+/* False: the connection has failed. */
 static bool receive(struct conn *c, int fd)
 {
 	struct evbuffer_iovec room;
 	ssize_t n;
 
-	if (evbuffer_reserve_space(c->in, READ_SIZE, &room, 1) < 1)
-		return false;
+	evbuffer_reserve_space(c->in, READ_SIZE, &room, 1);
 	n = recv(fd, room.iov_base, room.iov_len, 0);
+	c->ended = n == 0;
 	room.iov_len = n > 0 ? (size_t)n : 0;
 	evbuffer_commit_space(c->in, &room, 1);
-	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+	return n >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
 static void conn_free(struct conn *c, int fd)
@@ -341,22 +394,24 @@ static void conn_free(struct conn *c, int fd)
 static void on_ready(evutil_socket_t fd, short what, void *arg)
 {
 	struct conn *c = arg;
-	int turns = 0;
+	bool ok = !(what & EV_READ) || receive(c, fd), more = true;
+	size_t waiting;
 
-	c->closing = (what & EV_READ) && !receive(c, fd);
-	while (turns < COMMANDS_A_TURN && !c->closing && evbuffer_get_length(c->out) <= OUT_HIGH && step(c))
-		turns++;
-	if (evbuffer_get_length(c->out) && evbuffer_write(c->out, fd) < 0 && errno != EAGAIN && errno != EINTR)
-		c->closing = true;
-	if (c->closing) {
+	while (ok && !c->closing && more && evbuffer_get_length(c->out) <= OUT_HIGH)
+		more = step(c);
+	if (ok && evbuffer_get_length(c->out) && evbuffer_write(c->out, fd) < 0)
+		ok = errno == EAGAIN || errno == EINTR;
+	waiting = evbuffer_get_length(c->out);
+	more |= c->next_key != 0;
+	if (!ok || (waiting == 0 && (c->closing || (c->ended && !more)))) {
 		conn_free(c, fd);
 		return;
 	}
-	if (evbuffer_get_length(c->out))
+	if (waiting)
 		event_add(c->writable, NULL);
-	else if (turns == COMMANDS_A_TURN || c->next_key)
-		event_active(c->writable, EV_WRITE, 0); /* go on when the others have had their turn */
-	if (evbuffer_get_length(c->out) > OUT_HIGH)
+	else if (more)
+		event_active(c->writable, EV_WRITE, 0); /* when the others have had their turn */
+	if (waiting > OUT_HIGH || c->closing || c->ended)
 		event_del(c->readable);
 	else
 		event_add(c->readable, NULL);
@@ -365,16 +420,15 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
 {
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), one = 1;
-	struct conn *c;
+	struct conn *c = fd < 0 ? NULL : calloc(1, sizeof(*c));
 
 	(void)what, (void)arg;
-	if (fd < 0) {
-		if (errno != EAGAIN && errno != ECONNABORTED) /* EAGAIN: another worker was faster */
-			event_del(accepting); /* out of descriptors: on_second tries again, else this would spin */
+	if (!c) {
+		if (errno != EAGAIN && errno != ECONNABORTED) /* EAGAIN: another was faster */
+			event_del(accepting); /* out of descriptors: on_second tries again */
 		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	c = calloc(1, sizeof(*c));
 	c->in = evbuffer_new();
 	c->out = evbuffer_new();
 	c->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_ready, c);
@@ -383,7 +437,7 @@ static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
 	n_conns++;
 }
 
-/* Once a second, and at a signal to stop. */
+/* Each second, and at a signal to stop. */
 static void on_second(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)arg;
@@ -393,21 +447,6 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
 	if (n_steps == n_steps_before)
 		tg_trim(); /* idle: what we only cache may help a busy worker */
 	n_steps_before = n_steps;
-}
-
-struct table *cached_attach(void)
-{
-	struct tg_options options = { .size = sizeof(options), .name = "tgcached" };
-	int r = tg_attach(&options);
-	struct table *t = r < 0 ? NULL : table_open();
-
-	if (r < 0)
-		fprintf(stderr, "tgcached: cannot attach to the shared heap: %s; is tgd running, and is TG_SOCKET the path "
-			"of its socket?\n", strerror(-r));
-	else if (!t)
-		fprintf(stderr, "tgcached: no table: %s\n", errno == EPROTO ?
-			"the root \"tgcached\" leads to something else or to another version's" : strerror(errno));
-	return t;
 }
 
 int cached_worker(int listen_fd, int n_workers)
@@ -421,7 +460,7 @@ int cached_worker(int listen_fd, int n_workers)
 	base = event_base_new();
 	event_add(evsignal_new(base, SIGTERM, on_second, NULL), NULL);
 	event_add(evsignal_new(base, SIGINT, on_second, NULL), NULL);
-	event_add(event_new(base, -1, EV_PERSIST, on_second, NULL), &(struct timeval){ .tv_sec = 1 });
+	event_add(event_new(base, -1, EV_PERSIST, on_second, NULL), &(struct timeval){.tv_sec = 1});
 	accepting = event_new(base, listen_fd, EV_READ | EV_PERSIST, on_accept, NULL);
 	event_add(accepting, NULL);
 	event_base_dispatch(base);

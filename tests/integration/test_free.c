@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "client/tg.h"
@@ -80,7 +79,6 @@ static void outstanding(unsigned n, unsigned rounds, size_t size_max)
 			CU_ASSERT_EQUAL(messages, 0);
 			CU_ASSERT_EQUAL(tgt_stats().spans, before.spans);
 		} else {
-if (messages > (rounds - 1) * (2 * n * sizes[i] / MIB + 8)) printf("size %zu: %llu messages in %u rounds\n", sizes[i], (long long)messages, rounds - 1);
 			CU_ASSERT(messages <= (rounds - 1) * (2 * n * sizes[i] / MIB + 8));
 		}
 	}
@@ -209,7 +207,6 @@ static void test_free_on_another_thread(void)
 				before = stats;
 		}
 		CU_ASSERT(stats.span_bytes <= before.span_bytes);
-if (stats.span_bytes > before.span_bytes) printf("size %zu: %llu %llu\n", sizes[i],  (long long)before.span_bytes,(long long)stats.span_bytes);
 		CU_ASSERT_EQUAL(stats.pending_frees, 0);
 	}
 	/* Large objects are the process's, so none of them was somebody else's. */

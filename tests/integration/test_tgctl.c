@@ -219,6 +219,23 @@ static void limit_changes_the_limit(void)
 	tg_free(object);
 }
 
+static void a_limit_below_what_is_in_use_is_refused(void)
+{
+	const char *args[] = {"limit", "1M", NULL};
+	long long before = tgt_status("limit_bytes");
+	void *object = tg_malloc(3 * MIB);
+	json_t *answer;
+	int status = -1;
+
+	CU_ASSERT_PTR_NOT_NULL(object);
+	answer = tgt_tgctl(&tgt_d, args, &status);
+	CU_ASSERT_EQUAL(status, 1);
+	CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(answer, "errno")), "EBUSY");
+	json_decref(answer);
+	CU_ASSERT_EQUAL(tgt_status("limit_bytes"), before);
+	tg_free(object);
+}
+
 static void trim_gives_memory_back(void)
 {
 	json_t *answer;
@@ -338,6 +355,7 @@ static CU_TestInfo tests[] = {
 	 more_roots_than_one_answer_holds_are_all_listed},
 	{"tables and the map fit 80 columns", tables_and_the_map_fit_80_columns},
 	{"limit changes the limit", limit_changes_the_limit},
+	{"a limit below what is in use is refused", a_limit_below_what_is_in_use_is_refused},
 	{"trim gives memory back", trim_gives_memory_back},
 	{"kick kills the client, and only it", kick_kills_the_client_and_only_it},
 	{"strangers may not stop the daemon", strangers_may_not_stop_the_daemon},
