@@ -162,7 +162,7 @@ static unsigned aligned_class(size_t align, size_t size)
 
 	if (align > TGS_PAGE_SIZE || size > TGS_SMALL_MAX)
 		return 0;
-	for (class = tgs_size_to_class(size > TGS_TINY_MAX ? size : TGS_TINY_MAX + 1); class < TGS_CLASSES; class++) {
+	for (class = tgs_size_to_class(size > TGS_TINY_MAX ? size : TGS_TINY_MAX + 1); class < TGS_CLASSES; class += 1) {
 		if (tgs_classes[class].size % align == 0)
 			return class;
 	}

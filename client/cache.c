@@ -338,7 +338,7 @@ void tgc_cache_drain(struct tgc_cache *cache)
 		}
 	}
 	cache->draining = false;
-	for (class = 1; any && class < TGS_CLASSES_ALL; class++) {
+	for (class = 1; any && class < TGS_CLASSES_ALL; class += 1) {
 		if (cache->supply[class].n_empty != 0)
 			tgc_return_some(cache, class);
 	}

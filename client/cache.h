@@ -174,6 +174,9 @@ uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
 /* thread.c */
 /* A cache with a slot of its own, for no thread in particular.  NULL with errno.  `reuse`: an empty one to be used. */
 struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse);
+/* After a free in a thread whose cache had been put away: puts it away again.  The C library frees what it has kept for a
+ * thread when no destructor runs any more. */
+void tgc_cache_return_late(void);
 /* All that a cache only caches: frees to come, free slots at hand, empty spans. */
 void tgc_cache_give_back(struct tgc_cache *cache);
 

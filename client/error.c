@@ -77,7 +77,12 @@ static void say_place(struct line *line, const void *p)
 void tgc_report(enum tgc_error error, const void *p)
 {
 	struct line line = { .n = 0 };
+	struct tgs_object object;
 	ssize_t written;
+
+	/* The hot path only sees that no live object starts there. */
+	if (error == TGC_DOUBLE_FREE && tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND)
+		error = TGC_INVALID_FREE;
 
 	say(&line, "together: pid %d: ", (int)getpid());
 	switch (error) {

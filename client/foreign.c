@@ -86,15 +86,13 @@ void tgc_foreign_free(void *p)
 	cache = tgc_cache_get();
 	if (!cache)
 		return; /* no daemon: the free cannot be noted anywhere; the object stays */
-	if (object.span.owner == cache->slot_id) {
+	if (object.span.owner == cache->slot_id)
 		tg_free(p);
-		return;
-	}
-	if (TGS_UNLIKELY(!tgs_object_live(&tgc_heap, &object))) {
+	else if (TGS_UNLIKELY(!tgs_object_live(&tgc_heap, &object)))
 		tgc_report(TGC_DOUBLE_FREE, p);
-		return;
-	}
-	hold_back(cache, &object, p);
+	else
+		hold_back(cache, &object, p);
+	tgc_cache_return_late();
 }
 
 void tgc_foreign_flush(struct tgc_cache *cache)

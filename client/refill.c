@@ -175,7 +175,7 @@ void tgc_return_all(struct tgc_cache *cache)
 
 	tgc_prefetch_settle(cache);
 	tgc_tiny_unload(cache);
-	for (class = 1; class < TGS_CLASSES_ALL; class++) {
+	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		tgc_bin_unload(cache, class);
 		put_empty(cache, class, cache->supply[class].n_empty);
 		cache->supply[class].batch = 0;

@@ -338,6 +338,8 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 			return -ENOMEM;
 	}
 	tgp_arena_init(&rpc()->arena, rpc()->unpack, UNPACK_SIZE);
+	atomic_store_explicit(&rpc()->messages, 0, memory_order_relaxed);
+	atomic_store_explicit(&rpc()->reconnects, 0, memory_order_relaxed);
 	disconnect(); /* in a forked child: lets go of the parent's connection */
 	for (;;) {
 		r = connect_as(0, &reply, deadline);

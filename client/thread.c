@@ -13,6 +13,7 @@
 static pthread_key_t thread_key;
 static pthread_once_t thread_key_once = PTHREAD_ONCE_INIT;
 static int thread_key_error;
+static __thread bool ended;
 
 /* A cache that is new, or that a fork has wiped, is not in the process's list. */
 static void list_cache(struct tgc_cache *cache)
@@ -34,12 +35,8 @@ static void push_idle(struct tgc_cache *cache)
 	pthread_mutex_unlock(&tgc_process->lock);
 }
 
-/* The thread ends.  In a forked child, or after tg_detach, the cache may have lost its slot: then there is nothing to do
- * but to keep the memory. */
-static void thread_ends(void *arg)
+static void park(struct tgc_cache *cache)
 {
-	struct tgc_cache *cache = arg;
-
 	tgc_cache = tgc_no_cache();
 	if (!tgc_process)
 		return;
@@ -47,6 +44,24 @@ static void thread_ends(void *arg)
 		tgc_cache_give_back(cache);
 	list_cache(cache);
 	push_idle(cache);
+}
+
+/* The thread ends.  In a forked child, or after tg_detach, the cache may have lost its slot: then there is nothing to do
+ * but to keep the memory. */
+static void thread_ends(void *arg)
+{
+	ended = true;
+	park(arg);
+}
+
+void tgc_cache_return_late(void)
+{
+	struct tgc_cache *cache = tgc_cache;
+
+	if (TGS_LIKELY(!ended) || cache == tgc_no_cache())
+		return;
+	(void)pthread_setspecific(thread_key, NULL);
+	park(cache);
 }
 
 static void make_thread_key(void)

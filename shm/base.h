@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TGS_LIKELY(x) __builtin_expect(!!(x), 1)
-#define TGS_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define TGS_COLD __attribute__((cold, noinline))
+#define TGS_LIKELY(x)    __builtin_expect(!!(x), 1)
+#define TGS_UNLIKELY(x)  __builtin_expect(!!(x), 0)
+#define TGS_COLD         __attribute__((cold, noinline))
 #define TGS_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-#define tgs_container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define tgs_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* `unit` is a power of two.  Wraps to 0 near UINT64_MAX: check the range first. */
 static inline uint64_t tgs_round_up(uint64_t n, uint64_t unit)
@@ -52,4 +52,4 @@ static inline void tgs_free_ptr(void *ptr)
 
 /* What only the current function holds is let go when it returns. */
 #define TGS_CLOSE __attribute__((cleanup(tgs_close_fd)))
-#define TGS_FREE __attribute__((cleanup(tgs_free_ptr)))
+#define TGS_FREE  __attribute__((cleanup(tgs_free_ptr)))

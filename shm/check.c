@@ -18,11 +18,12 @@ static int by_word(const void *a, const void *b)
 	return left->word < right->word ? -1 : left->word > right->word;
 }
 
-int tgs_pending_collect(const struct tgs_heap *heap, const uint32_t *slots, size_t n_slots, struct tgs_pending_set *ret)
+int tgs_pending_collect(const struct tgs_heap *heap, const uint32_t *slots, size_t n_slots,
+			struct tgs_pending_set *ret)
 {
 	size_t i, j;
 
-	*ret = (struct tgs_pending_set){ .size = n_slots * TGS_PENDING_FREES };
+	*ret = (struct tgs_pending_set){.size = n_slots * TGS_PENDING_FREES};
 	if (n_slots == 0)
 		return 0;
 	ret->frees = calloc(ret->size, sizeof(*ret->frees));
@@ -32,11 +33,13 @@ int tgs_pending_collect(const struct tgs_heap *heap, const uint32_t *slots, size
 		struct tgs_slot *slot = &heap->slots[slots[i]];
 
 		for (j = 0; j < TGS_PENDING_FREES; j++) {
-			uint32_t mask = atomic_load_explicit(&slot->pending[j].mask, memory_order_acquire);
+			uint32_t mask =
+				atomic_load_explicit(&slot->pending[j].mask, memory_order_acquire);
 
 			if (mask == 0)
 				continue;
-			ret->frees[ret->n].word = atomic_load_explicit(&slot->pending[j].word, memory_order_relaxed);
+			ret->frees[ret->n].word =
+				atomic_load_explicit(&slot->pending[j].word, memory_order_relaxed);
 			ret->frees[ret->n++].mask = mask;
 		}
 	}
@@ -47,7 +50,7 @@ int tgs_pending_collect(const struct tgs_heap *heap, const uint32_t *slots, size
 void tgs_pending_done(struct tgs_pending_set *set)
 {
 	free(set->frees);
-	*set = (struct tgs_pending_set){ 0 };
+	*set = (struct tgs_pending_set){0};
 }
 
 /* All that is pending for one remote word: several threads may have frees for it. */
@@ -69,19 +72,22 @@ static uint32_t pending_mask(const struct tgs_pending_set *set, uint64_t word)
 	return mask;
 }
 
-uint64_t tgs_pending_bits(const struct tgs_heap *heap, const struct tgs_pending_set *set, unsigned kind, uint64_t page,
-			  unsigned unit)
+uint64_t tgs_pending_bits(const struct tgs_heap *heap, const struct tgs_pending_set *set,
+			  unsigned kind, uint64_t page, unsigned unit)
 {
 	if (!set || set->n == 0)
 		return 0;
 	return pending_mask(set, tgs_ref_of(heap, tgs_remote_word(heap, kind, page, unit, 0))) |
-	       (uint64_t)pending_mask(set, tgs_ref_of(heap, tgs_remote_word(heap, kind, page, unit, 1))) << 32;
+	       (uint64_t)pending_mask(set,
+				      tgs_ref_of(heap, tgs_remote_word(heap, kind, page, unit, 1)))
+		       << 32;
 }
 
 /* Bytes of the live objects of one unit of a tiny span: from each start to the next one, or to the end of its block. */
-static uint64_t tiny_bytes(const struct tgs_heap *heap, const struct tgs_span *span, unsigned unit, uint64_t live)
+static uint64_t tiny_bytes(const struct tgs_heap *heap, const struct tgs_span *span, unsigned unit,
+			   uint64_t live)
 {
-	struct tgs_object object = { .span = *span, .unit = unit };
+	struct tgs_object object = {.span = *span, .unit = unit};
 	uint64_t bytes = 0;
 
 	while (live != 0) {
@@ -93,22 +99,25 @@ static uint64_t tiny_bytes(const struct tgs_heap *heap, const struct tgs_span *s
 	return bytes;
 }
 
-static int complain(char *why, size_t why_size, const struct tgs_span *span, unsigned unit, const char *what,
-		    uint64_t bits)
+static int complain(char *why, size_t why_size, const struct tgs_span *span, unsigned unit,
+		    const char *what, uint64_t bits)
 {
-	snprintf(why, why_size, "span at page %llu (class %u, owner %u): slot %u %s", (unsigned long long)span->page,
-		 span->class, span->owner, unit * 64 + (unsigned)__builtin_ctzll(bits), what);
+	snprintf(why, why_size, "span at page %llu (class %u, owner %u): slot %u %s",
+		 (unsigned long long)span->page, span->class, span->owner,
+		 unit * 64 + (unsigned)__builtin_ctzll(bits), what);
 	return 1;
 }
 
-static int check_unit(const struct tgs_heap *heap, const struct tgs_span *span, unsigned unit, uint64_t pending,
-		      struct tgs_check_span *ret, char *why, size_t why_size)
+static int check_unit(const struct tgs_heap *heap, const struct tgs_span *span, unsigned unit,
+		      uint64_t pending, struct tgs_check_span *ret, char *why, size_t why_size)
 {
 	unsigned kind = tgs_classes[span->class].kind;
 	uint64_t valid = tgs_unit_mask(span->n_slots, unit);
 	uint64_t remote = tgs_remote_bits(heap, kind, span->page, unit);
-	uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit), memory_order_acquire);
-	uint64_t published = atomic_load_explicit(tgs_published_word(heap, kind, span->page, unit), memory_order_acquire);
+	uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit),
+					      memory_order_acquire);
+	uint64_t published = atomic_load_explicit(tgs_published_word(heap, kind, span->page, unit),
+						  memory_order_acquire);
 	uint64_t live = taken & ~remote & ~pending & valid;
 	uint64_t bad;
 
@@ -121,31 +130,36 @@ static int check_unit(const struct tgs_heap *heap, const struct tgs_span *span, 
 	else if (span->class == 0)
 		ret->object_bytes += live ? span->n_pages << TGS_PAGE_SHIFT : 0;
 	else
-		ret->object_bytes += (uint64_t)__builtin_popcountll(live) * tgs_classes[span->class].size;
+		ret->object_bytes +=
+			(uint64_t)__builtin_popcountll(live) * tgs_classes[span->class].size;
 
 	bad = (taken | remote | published) & ~valid;
 	if (bad)
-		return complain(why, why_size, span, unit, "has a bit set, but there is no such slot", bad);
+		return complain(why, why_size, span, unit,
+				"has a bit set, but there is no such slot", bad);
 	bad = remote & ~taken;
 	if (bad)
-		return complain(why, why_size, span, unit, "is freed by others but was not allocated", bad);
+		return complain(why, why_size, span, unit,
+				"is freed by others but was not allocated", bad);
 	bad = published & ~taken;
 	if (bad)
 		return complain(why, why_size, span, unit, "is published but not allocated", bad);
 	bad = pending & ~taken;
 	if (bad)
-		return complain(why, why_size, span, unit, "has a free buffered but is not allocated", bad);
+		return complain(why, why_size, span, unit,
+				"has a free buffered but is not allocated", bad);
 	return 0;
 }
 
-int tgs_check_span(const struct tgs_heap *heap, const struct tgs_span *span, const struct tgs_pending_set *pending,
-		   struct tgs_check_span *ret, char *why, size_t why_size)
+int tgs_check_span(const struct tgs_heap *heap, const struct tgs_span *span,
+		   const struct tgs_pending_set *pending, struct tgs_check_span *ret, char *why,
+		   size_t why_size)
 {
 	unsigned kind = tgs_classes[span->class].kind;
 	unsigned unit;
 	int bad = 0, r;
 
-	*ret = (struct tgs_check_span){ 0 };
+	*ret = (struct tgs_check_span){0};
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
 		struct tgs_check_span before = *ret;
 		uint64_t buffered = tgs_pending_bits(heap, pending, kind, span->page, unit);
@@ -167,7 +181,8 @@ int tgs_check_free_page(const struct tgs_heap *heap, uint64_t page, char *why, s
 
 	for (i = 0; i < sizeof(struct tgs_record) / sizeof(*words); i++) {
 		if (words[i] != 0) {
-			snprintf(why, why_size, "page %llu belongs to no span, but its record is not all zero",
+			snprintf(why, why_size,
+				 "page %llu belongs to no span, but its record is not all zero",
 				 (unsigned long long)page);
 			return 1;
 		}

@@ -20,19 +20,19 @@
 
 #define TGS_LAYOUT_VERSION 1u
 
-#define TGS_PAGE_SHIFT 13
-#define TGS_PAGE_SIZE 8192u
-#define TGS_OS_PAGE 4096u
-#define TGS_CHUNK_PAGES 512u           /* 4 MiB: what the page heap's bitmap chunks cover, as in Go */
+#define TGS_PAGE_SHIFT  13
+#define TGS_PAGE_SIZE   8192u
+#define TGS_OS_PAGE     4096u
+#define TGS_CHUNK_PAGES 512u /* 4 MiB: what the page heap's bitmap chunks cover, as in Go */
 
-#define TGS_SLOT_BITS 14
-#define TGS_SLOTS_MAX (1u << TGS_SLOT_BITS)
-#define TGS_SLOT_NONE 0u               /* what a forked child finds in its wiped cache: owns nothing */
-#define TGS_SLOT_CENTRAL 1u            /* the daemon's own: spans that no client holds */
-#define TGS_CLIENTS_MAX 16384u
-#define TGS_ROOTS_MAX 4096u
-#define TGS_ROOT_NAME_SIZE 128u        /* with the closing NUL */
-#define TGS_HEAP_NAME_SIZE 64u         /* with the closing NUL */
+#define TGS_SLOT_BITS      14
+#define TGS_SLOTS_MAX      (1u << TGS_SLOT_BITS)
+#define TGS_SLOT_NONE      0u /* what a forked child finds in its wiped cache: owns nothing */
+#define TGS_SLOT_CENTRAL   1u /* the daemon's own: spans that no client holds */
+#define TGS_CLIENTS_MAX    16384u
+#define TGS_ROOTS_MAX      4096u
+#define TGS_ROOT_NAME_SIZE 128u /* with the closing NUL */
+#define TGS_HEAP_NAME_SIZE 64u  /* with the closing NUL */
 
 #define TGS_RESERVE_MIN (UINT64_C(64) << 20)
 #define TGS_RESERVE_MAX (UINT64_C(16) << 40)
@@ -46,15 +46,16 @@
  * bits 24..27  distance to the first page of the span, in pages (small spans)
  * bits 32..63  length of the span in pages (large spans; in the first page's entry, the only one they have)
  */
-#define TGS_ENTRY_CLASS_MASK UINT64_C(0x7f)
-#define TGS_ENTRY_SPAN UINT64_C(0x80)
+#define TGS_ENTRY_CLASS_MASK  UINT64_C(0x7f)
+#define TGS_ENTRY_SPAN        UINT64_C(0x80)
 #define TGS_ENTRY_OWNER_SHIFT 8
-#define TGS_ENTRY_OWNER_MASK (UINT64_C(0x3fff) << TGS_ENTRY_OWNER_SHIFT)
+#define TGS_ENTRY_OWNER_MASK  (UINT64_C(0x3fff) << TGS_ENTRY_OWNER_SHIFT)
 #define TGS_ENTRY_DELTA_SHIFT 24
-#define TGS_ENTRY_DELTA_MASK (UINT64_C(0xf) << TGS_ENTRY_DELTA_SHIFT)
+#define TGS_ENTRY_DELTA_MASK  (UINT64_C(0xf) << TGS_ENTRY_DELTA_SHIFT)
 #define TGS_ENTRY_PAGES_SHIFT 32
 
-static inline uint64_t tgs_entry_make(unsigned class, unsigned owner, unsigned delta, uint64_t large_pages)
+static inline uint64_t tgs_entry_make(unsigned class, unsigned owner, unsigned delta,
+				      uint64_t large_pages)
 {
 	return class | TGS_ENTRY_SPAN | (uint64_t)owner << TGS_ENTRY_OWNER_SHIFT |
 	       (uint64_t)delta << TGS_ENTRY_DELTA_SHIFT | large_pages << TGS_ENTRY_PAGES_SHIFT;
@@ -86,75 +87,82 @@ static inline uint64_t tgs_entry_large_pages(uint64_t entry)
 
 /* Where everything lies.  A function of n_pages alone (tgs_geometry_init), so a reader recomputes and compares it. */
 struct tgs_geometry {
-	uint64_t n_pages;              /* const once published */
+	uint64_t n_pages; /* const once published */
 	/* byte offsets in the map file, and its length */
-	uint64_t roots_at;             /* const once published */
-	uint64_t clients_at;           /* const once published */
-	uint64_t slots_at;             /* const once published */
-	uint64_t page_map_at;          /* const once published */
-	uint64_t map_bytes;            /* const once published */
+	uint64_t roots_at;    /* const once published */
+	uint64_t clients_at;  /* const once published */
+	uint64_t slots_at;    /* const once published */
+	uint64_t page_map_at; /* const once published */
+	uint64_t map_bytes;   /* const once published */
 	/* byte offsets in the heap file, and its length */
-	uint64_t threads_at;           /* const once published */
-	uint64_t dirty_at;             /* const once published */
-	uint64_t records_at;           /* const once published */
-	uint64_t dense_at;             /* const once published */
-	uint64_t tiny_taken_at;        /* const once published */
-	uint64_t tiny_more_at;         /* const once published */
-	uint64_t data_at;              /* const once published; the pages; a multiple of 4 MiB */
-	uint64_t heap_bytes;           /* const once published */
+	uint64_t threads_at;    /* const once published */
+	uint64_t dirty_at;      /* const once published */
+	uint64_t records_at;    /* const once published */
+	uint64_t dense_at;      /* const once published */
+	uint64_t tiny_taken_at; /* const once published */
+	uint64_t tiny_more_at;  /* const once published */
+	uint64_t data_at;       /* const once published; the pages; a multiple of 4 MiB */
+	uint64_t heap_bytes;    /* const once published */
 	/* a link's 64 bits: offset in the low bits, then thread slot, then sequence number */
-	uint32_t link_offset_bits;     /* const once published */
-	uint32_t link_seq_bits;        /* const once published */
+	uint32_t link_offset_bits; /* const once published */
+	uint32_t link_seq_bits;    /* const once published */
 };
 
 struct tgs_map_header {
-	uint64_t magic;                /* const once published; written last when the heap is made */
-	uint32_t layout_version;       /* const once published */
-	uint32_t header_bytes;         /* const once published: sizeof(struct tgs_map_header) */
-	uint8_t uuid[16];              /* const once published: names this pair of files */
+	uint64_t magic;          /* const once published; written last when the heap is made */
+	uint32_t layout_version; /* const once published */
+	uint32_t header_bytes;   /* const once published: sizeof(struct tgs_map_header) */
+	uint8_t uuid[16];        /* const once published: names this pair of files */
 	char name[TGS_HEAP_NAME_SIZE]; /* const once published */
-	uint64_t base;                 /* const once published: address of the heap in every process */
-	uint64_t reserve_bytes;        /* const once published: n_pages * 8192 */
-	struct tgs_geometry geometry;  /* const once published */
-	_Atomic uint64_t limit_bytes;  /* W: daemon   R: all    relaxed; pages in spans may not exceed it */
-	_Atomic uint64_t daemon_epoch; /* W: daemon (at start)   R: all    relaxed; how many daemons served these files */
-	_Atomic uint64_t trim_epoch;   /* W: daemon   R: clients (slow paths)   relaxed; raised: give back what you hoard */
-	_Atomic uint64_t n_roots;      /* W: daemon   R: all    relaxed; root entries ever used: look-ups stop there */
+	uint64_t base;          /* const once published: address of the heap in every process */
+	uint64_t reserve_bytes; /* const once published: n_pages * 8192 */
+	struct tgs_geometry geometry; /* const once published */
+	_Atomic uint64_t
+		limit_bytes; /* W: daemon   R: all    relaxed; pages in spans may not exceed it */
+	_Atomic uint64_t
+		daemon_epoch; /* W: daemon (at start)   R: all    relaxed; how many daemons served these files */
+	_Atomic uint64_t
+		trim_epoch; /* W: daemon   R: clients (slow paths)   relaxed; raised: give back what you hoard */
+	_Atomic uint64_t
+		n_roots; /* W: daemon   R: all    relaxed; root entries ever used: look-ups stop there */
 };
 
 /* A root.  Its slot in the table is found by trying all entries in use: there are few, and look-ups are rare.
  * The reader takes `generation`, compares the name, takes `ref`, and takes `generation` again: equal and even means
  * that the name was not exchanged meanwhile.  Odd means that it is being written; the entry is then nobody's. */
 struct tgs_root {
-	_Atomic uint32_t generation;   /* W: daemon (release)   R: all (acquire); odd while the name is written */
-	uint32_t hash;                 /* W: daemon, while generation is odd   R: all */
+	_Atomic uint32_t
+		generation; /* W: daemon (release)   R: all (acquire); odd while the name is written */
+	uint32_t hash;      /* W: daemon, while generation is odd   R: all */
 	_Atomic uint64_t ref;          /* W: daemon (release)   R: all (acquire); 0: no such root */
 	char name[TGS_ROOT_NAME_SIZE]; /* W: daemon, while generation is odd   R: all, as above */
 	uint64_t reserved[2];
 };
 
 enum tgs_client_state {
-	TGS_CLIENT_FREE,               /* the entry is nobody's */
-	TGS_CLIENT_LIVE,               /* a process that is connected, or that may come back */
-	TGS_CLIENT_DEAD,               /* its process has ended; what it held is being settled */
+	TGS_CLIENT_FREE, /* the entry is nobody's */
+	TGS_CLIENT_LIVE, /* a process that is connected, or that may come back */
+	TGS_CLIENT_DEAD, /* its process has ended; what it held is being settled */
 };
 
 /* What the next daemon must know of a client, were this one to die. */
 struct tgs_client {
-	_Atomic uint32_t state;        /* W: daemon (release, after the rest)   R: daemon */
-	uint32_t pid;                  /* W: daemon   R: daemon */
-	uint64_t start_time;           /* W: daemon   R: daemon; clock ticks after boot: with pid names a process for good */
-	uint32_t uid;                  /* W: daemon   R: daemon */
-	uint32_t gid;                  /* W: daemon   R: daemon */
-	uint32_t flags;                /* W: daemon   R: daemon; TG_RECLAIM */
-	uint32_t generation;           /* W: daemon   R: daemon; client id = index | generation above it */
+	_Atomic uint32_t state; /* W: daemon (release, after the rest)   R: daemon */
+	uint32_t pid;           /* W: daemon   R: daemon */
+	uint64_t
+		start_time; /* W: daemon   R: daemon; clock ticks after boot: with pid names a process for good */
+	uint32_t uid;        /* W: daemon   R: daemon */
+	uint32_t gid;        /* W: daemon   R: daemon */
+	uint32_t flags;      /* W: daemon   R: daemon; TG_RECLAIM */
+	uint32_t generation; /* W: daemon   R: daemon; client id = index | generation above it */
 	char name[TGS_HEAP_NAME_SIZE]; /* W: daemon   R: daemon */
 	uint64_t reserved[4];
 };
 
 /* Which client a thread slot belongs to. */
 struct tgs_slot_owner {
-	_Atomic uint32_t client;       /* W: daemon (release)   R: all (relaxed, to name an owner); index + 1, 0: free */
+	_Atomic uint32_t
+		client; /* W: daemon (release)   R: all (relaxed, to name an owner); index + 1, 0: free */
 	uint32_t reserved;
 };
 
@@ -163,15 +171,15 @@ struct tgs_slot_owner {
 #define TGS_HEAP_MAGIC UINT64_C(0x0a70616568677402)
 
 struct tgs_heap_header {
-	uint64_t magic;                /* const once published */
-	uint8_t uuid[16];              /* const once published: the map's */
+	uint64_t magic;   /* const once published */
+	uint8_t uuid[16]; /* const once published: the map's */
 };
 
 /* What a detectable step changes, in the low bits of tgs_step.word (words are 8-aligned). */
 enum tgs_step_kind {
 	TGS_STEP_NONE = 0,
-	TGS_STEP_FREE = 1,             /* remote bits of a group of objects: `arg` has the mask */
-	TGS_STEP_SWAP = 2,             /* a link: old and new payloads and flags, see shm/link.h */
+	TGS_STEP_FREE = 1, /* remote bits of a group of objects: `arg` has the mask */
+	TGS_STEP_SWAP = 2, /* a link: old and new payloads and flags, see shm/link.h */
 };
 #define TGS_STEP_KIND_MASK UINT64_C(7)
 
@@ -179,11 +187,15 @@ enum tgs_step_kind {
  * with release; the step takes place; then `word` becomes 0.  So whoever sees a step's tag in a shared word also sees
  * this record, or finds that the thread has moved on. */
 struct tgs_step {
-	_Atomic uint64_t word;         /* W: owner (release)   R: helpers, recoverer (acquire); offset of the word | kind; 0: none */
-	_Atomic uint64_t seq;          /* W: owner (relaxed)   R: helpers, recoverer; counts the thread's steps, never wraps */
-	_Atomic uint64_t arg;          /* W: owner (relaxed)   R: recoverer; FREE: mask; SWAP: flags */
-	_Atomic uint64_t old_ref;      /* W: owner (relaxed)   R: recoverer; SWAP: what is replaced, and with TG_RETIRE freed */
-	_Atomic uint64_t new_ref;      /* W: owner (relaxed)   R: recoverer; SWAP: what takes its place, with TG_GIVE published */
+	_Atomic uint64_t
+		word; /* W: owner (release)   R: helpers, recoverer (acquire); offset of the word | kind; 0: none */
+	_Atomic uint64_t
+		seq; /* W: owner (relaxed)   R: helpers, recoverer; counts the thread's steps, never wraps */
+	_Atomic uint64_t arg; /* W: owner (relaxed)   R: recoverer; FREE: mask; SWAP: flags */
+	_Atomic uint64_t
+		old_ref; /* W: owner (relaxed)   R: recoverer; SWAP: what is replaced, and with TG_RETIRE freed */
+	_Atomic uint64_t
+		new_ref; /* W: owner (relaxed)   R: recoverer; SWAP: what takes its place, with TG_GIVE published */
 	uint64_t reserved[3];
 };
 
@@ -192,8 +204,9 @@ struct tgs_step {
 /* Foreign frees of up to 32 neighbours, not yet applied.  mask 0: the place is free.  To fill a place: word, then mask
  * (release); to add: mask; to empty it after the step: mask = 0, then step.word = 0. */
 struct tgs_pending {
-	_Atomic uint64_t word;         /* W: owner (relaxed)   R: recoverer, check; heap offset of the remote word */
-	_Atomic uint32_t mask;         /* W: owner (release)   R: recoverer, check (acquire) */
+	_Atomic uint64_t
+		word; /* W: owner (relaxed)   R: recoverer, check; heap offset of the remote word */
+	_Atomic uint32_t mask; /* W: owner (release)   R: recoverer, check (acquire) */
 	uint32_t reserved;
 };
 
@@ -202,18 +215,21 @@ struct tgs_pending {
 /* A thread cache's share of shared memory. */
 struct tgs_slot {
 	/* line 0: who */
-	_Atomic uint32_t in_use;       /* W: daemon (at open and close)   R: all (relaxed) */
+	_Atomic uint32_t in_use; /* W: daemon (at open and close)   R: all (relaxed) */
 	uint32_t reserved0;
-	_Atomic uint64_t tiny_block;   /* W: owner   R: all; ref of the current tiny block, pinned while it stands here; 0: none */
-	_Atomic uint64_t tiny_offset;  /* W: owner   R: all; bytes of it handed out; relaxed */
+	_Atomic uint64_t
+		tiny_block; /* W: owner   R: all; ref of the current tiny block, pinned while it stands here; 0: none */
+	_Atomic uint64_t tiny_offset; /* W: owner   R: all; bytes of it handed out; relaxed */
 	uint64_t reserved1[5];
 	/* line 1 */
 	struct tgs_step step;
 	/* line 2: helpers raise it to the sequence number of a step that they saw done (atomic maximum) */
-	_Atomic uint64_t mark;         /* W: any (compare-and-swap, release)   R: recoverer (acquire, after the word) */
+	_Atomic uint64_t
+		mark; /* W: any (compare-and-swap, release)   R: recoverer (acquire, after the word) */
 	uint64_t reserved2[7];
 	/* lines 3, 4: a hint of which spans of this slot have remote bits: bit (first page mod 1024) */
-	_Atomic uint64_t dirty[TGS_DIRTY_BITS / 64]; /* W: any (or, release), owner (exchange)   R: owner */
+	_Atomic uint64_t
+		dirty[TGS_DIRTY_BITS / 64]; /* W: any (or, release), owner (exchange)   R: owner */
 	/* 16 lines */
 	struct tgs_pending pending[TGS_PENDING_FREES];
 	uint64_t reserved3[88];
@@ -221,22 +237,24 @@ struct tgs_slot {
 
 /* State of up to 64 objects of a span: one bit each.  An object is live when `taken` is set and `remote` is not. */
 struct tgs_unit {
-	_Atomic uint64_t taken;        /* W: owner thread (plain stores)   R: all (relaxed); daemon once nobody owns the span */
-	_Atomic uint64_t published;    /* W: any (or), owner at free (and)   R: all */
-	_Atomic uint64_t remote[2];    /* W: any (compare-and-swap)   R: all; 32 objects in the low half, tag in the high half */
+	_Atomic uint64_t
+		taken; /* W: owner thread (plain stores)   R: all (relaxed); daemon once nobody owns the span */
+	_Atomic uint64_t published; /* W: any (or), owner at free (and)   R: all */
+	_Atomic uint64_t remote
+		[2]; /* W: any (compare-and-swap)   R: all; 32 objects in the low half, tag in the high half */
 };
 
 /* A span's record, at its first page: one cache line.  All zero while the page belongs to no span. */
 struct tgs_record {
-	_Atomic uint64_t flags;        /* W: any (or)   R: owner; bit 0: a tg_link was swung in it */
+	_Atomic uint64_t flags; /* W: any (or)   R: owner; bit 0: a tg_link was swung in it */
 	uint64_t reserved[3];
-	struct tgs_unit unit;          /* of spans with at most 64 objects, large ones too */
+	struct tgs_unit unit; /* of spans with at most 64 objects, large ones too */
 };
 
 #define TGS_RECORD_HAS_LINKS UINT64_C(1)
 
-#define TGS_DENSE_UNITS 8u             /* spans with up to 512 objects: units in the dense area */
-#define TGS_TINY_UNITS 128u            /* tiny spans: one bit a byte */
+#define TGS_DENSE_UNITS 8u   /* spans with up to 512 objects: units in the dense area */
+#define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */
 
 /* Tiny spans have their taken words apart, since they are all that most tiny spans ever touch. */
 struct tgs_tiny_taken {
@@ -252,10 +270,10 @@ struct tgs_tiny_more {
 };
 
 /* A remote word: 32 objects, then thread slot and low bits of the sequence number of the step that wrote it last. */
-#define TGS_REMOTE_MASK UINT64_C(0xffffffff)
+#define TGS_REMOTE_MASK       UINT64_C(0xffffffff)
 #define TGS_REMOTE_SLOT_SHIFT 32
-#define TGS_REMOTE_SEQ_SHIFT (32 + TGS_SLOT_BITS)
-#define TGS_REMOTE_SEQ_BITS (32 - TGS_SLOT_BITS)
+#define TGS_REMOTE_SEQ_SHIFT  (32 + TGS_SLOT_BITS)
+#define TGS_REMOTE_SEQ_BITS   (32 - TGS_SLOT_BITS)
 
 _Static_assert(sizeof(struct tgs_root) == 160, "layout");
 _Static_assert(sizeof(struct tgs_client) == 128, "layout");

@@ -27,8 +27,8 @@ uint64_t tgs_link_get(const struct tgs_heap *heap, const _Atomic uint64_t *link)
 	return payload(heap, atomic_load_explicit(link, memory_order_acquire));
 }
 
-bool tgs_link_swap(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *link, uint64_t expected,
-		   uint64_t desired, uint64_t flags)
+bool tgs_link_swap(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *link,
+		   uint64_t expected, uint64_t desired, uint64_t flags)
 {
 	struct tgs_tag_format format = link_format(heap);
 	uint64_t value = atomic_load_explicit(link, memory_order_acquire);
@@ -42,8 +42,9 @@ bool tgs_link_swap(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t 
 		if (payload(heap, value) != expected)
 			return false;
 		if (tgs_step_help(heap, &format, link, value) &&
-		    atomic_compare_exchange_strong_explicit(link, &value, desired | tgs_tag(&format, self, seq),
-							    memory_order_seq_cst, memory_order_acquire))
+		    atomic_compare_exchange_strong_explicit(
+			    link, &value, desired | tgs_tag(&format, self, seq),
+			    memory_order_seq_cst, memory_order_acquire))
 			return true;
 	}
 }

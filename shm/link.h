@@ -15,5 +15,5 @@ uint64_t tgs_link_get(const struct tgs_heap *heap, const _Atomic uint64_t *link)
 
 /* If the link leads to `expected`, swings it to `desired` (refs), as a step of thread slot `self` with `flags` noted for
  * the recoverer.  The step stays noted until tgs_step_done: what the flags ask for is done before. */
-bool tgs_link_swap(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *link, uint64_t expected,
-		   uint64_t desired, uint64_t flags);
+bool tgs_link_swap(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *link,
+		   uint64_t expected, uint64_t desired, uint64_t flags);

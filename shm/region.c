@@ -71,7 +71,8 @@ int tgs_region_create(const char *name, uint64_t bytes, int *ret_fd)
 {
 	TGS_CLOSE int fd = -1;
 
-	fd = (int)syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+	fd = (int)syscall(SYS_memfd_create, name,
+			  MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
 	if (fd < 0 && errno == EINVAL)
 		fd = (int)syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
@@ -118,10 +119,10 @@ static int write_all(int fd, const void *bytes, size_t n, uint64_t at)
 	return 0;
 }
 
-int tgs_region_format(int map_fd, int heap_fd, const char *name, const uint8_t uuid[16], uint64_t base,
-		      uint64_t n_pages)
+int tgs_region_format(int map_fd, int heap_fd, const char *name, const uint8_t uuid[16],
+		      uint64_t base, uint64_t n_pages)
 {
-	struct tgs_heap_header heap_header = { .magic = TGS_HEAP_MAGIC };
+	struct tgs_heap_header heap_header = {.magic = TGS_HEAP_MAGIC};
 	struct tgs_map_header header = {
 		.layout_version = TGS_LAYOUT_VERSION,
 		.header_bytes = sizeof(header),
@@ -168,21 +169,23 @@ static int check_file(int fd, const char *what, uint64_t bytes, char *why, size_
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if ((uint64_t)st.st_size != bytes) {
-		snprintf(why, why_size, "the %s file has %llu bytes and not the %llu that its header calls for", what,
-			 (unsigned long long)st.st_size, (unsigned long long)bytes);
+		snprintf(why, why_size,
+			 "the %s file has %llu bytes and not the %llu that its header calls for",
+			 what, (unsigned long long)st.st_size, (unsigned long long)bytes);
 		return -EPROTO;
 	}
 	seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0 || (seals & REGION_SEALS) != REGION_SEALS) {
-		snprintf(why, why_size, "the %s file is not sealed against shrinking and growing", what);
+		snprintf(why, why_size, "the %s file is not sealed against shrinking and growing",
+			 what);
 		return -EPROTO;
 	}
 	return 0;
 }
 
 /* Reads and believes nothing but what it can recompute. */
-static int check_headers(int map_fd, int heap_fd, struct tgs_map_header *header, struct tgs_geometry *geometry,
-			 char *why, size_t why_size)
+static int check_headers(int map_fd, int heap_fd, struct tgs_map_header *header,
+			 struct tgs_geometry *geometry, char *why, size_t why_size)
 {
 	struct tgs_heap_header heap_header;
 	int r;
@@ -192,20 +195,25 @@ static int check_headers(int map_fd, int heap_fd, struct tgs_map_header *header,
 		snprintf(why, why_size, "the map file is not one of a heap");
 		return -EPROTO;
 	}
-	if (header->layout_version != TGS_LAYOUT_VERSION || header->header_bytes != sizeof(*header)) {
-		snprintf(why, why_size, "the heap has layout version %u, this program reads version %u",
+	if (header->layout_version != TGS_LAYOUT_VERSION ||
+	    header->header_bytes != sizeof(*header)) {
+		snprintf(why, why_size,
+			 "the heap has layout version %u, this program reads version %u",
 			 header->layout_version, TGS_LAYOUT_VERSION);
 		return -EPROTO;
 	}
-	if (header->geometry.n_pages == 0 || header->geometry.n_pages > TGS_RESERVE_MAX / TGS_PAGE_SIZE ||
+	if (header->geometry.n_pages == 0 ||
+	    header->geometry.n_pages > TGS_RESERVE_MAX / TGS_PAGE_SIZE ||
 	    header->reserve_bytes != header->geometry.n_pages * TGS_PAGE_SIZE) {
 		snprintf(why, why_size, "the map's header is damaged: %llu pages for %llu bytes",
-			 (unsigned long long)header->geometry.n_pages, (unsigned long long)header->reserve_bytes);
+			 (unsigned long long)header->geometry.n_pages,
+			 (unsigned long long)header->reserve_bytes);
 		return -EPROTO;
 	}
 	tgs_geometry_init(geometry, header->geometry.n_pages);
 	if (memcmp(geometry, &header->geometry, sizeof(*geometry)) != 0) {
-		snprintf(why, why_size, "the map's header is damaged: its geometry is not that of %llu pages",
+		snprintf(why, why_size,
+			 "the map's header is damaged: its geometry is not that of %llu pages",
 			 (unsigned long long)geometry->n_pages);
 		return -EPROTO;
 	}
@@ -224,12 +232,14 @@ static int check_headers(int map_fd, int heap_fd, struct tgs_map_header *header,
 	return 0;
 }
 
-static int map_heap_file(int fd, uint64_t base, uint64_t bytes, bool any_address, void **ret, char *why, size_t why_size)
+static int map_heap_file(int fd, uint64_t base, uint64_t bytes, bool any_address, void **ret,
+			 char *why, size_t why_size)
 {
 	void *wanted = (void *)(uintptr_t)base;
 	void *p;
 
-	p = mmap(wanted, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd, 0);
+	p = mmap(wanted, bytes, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd, 0);
 	if (p != MAP_FAILED && p != wanted) {
 		/* A kernel before 4.17 takes the flag for a hint. */
 		munmap(p, bytes);
@@ -241,8 +251,10 @@ static int map_heap_file(int fd, uint64_t base, uint64_t bytes, bool any_address
 	if (p == MAP_FAILED) {
 		int r = errno == EEXIST ? -EADDRINUSE : -errno;
 
-		snprintf(why, why_size, "cannot map the heap at %p to %p: %s; see /proc/self/maps, or attach with "
-			 "TG_ANY_ADDRESS and share refs", wanted, (void *)(uintptr_t)(base + bytes), strerror(errno));
+		snprintf(why, why_size,
+			 "cannot map the heap at %p to %p: %s; see /proc/self/maps, or attach with "
+			 "TG_ANY_ADDRESS and share refs",
+			 wanted, (void *)(uintptr_t)(base + bytes), strerror(errno));
 		return r;
 	}
 	/* A core dump of every worker that holds the whole heap helps nobody. */
@@ -251,8 +263,8 @@ static int map_heap_file(int fd, uint64_t base, uint64_t bytes, bool any_address
 	return 0;
 }
 
-int tgs_region_map(struct tgs_heap *heap, int map_fd, int heap_fd, bool writable_map, bool any_address, char *why,
-		   size_t why_size)
+int tgs_region_map(struct tgs_heap *heap, int map_fd, int heap_fd, bool writable_map,
+		   bool any_address, char *why, size_t why_size)
 {
 	struct tgs_map_header header;
 	struct tgs_geometry g;
@@ -264,8 +276,8 @@ int tgs_region_map(struct tgs_heap *heap, int map_fd, int heap_fd, bool writable
 	r = check_headers(map_fd, heap_fd, &header, &g, why, why_size);
 	if (r < 0)
 		return r;
-	map = mmap(NULL, g.map_bytes, writable_map ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_NORESERVE,
-		   map_fd, 0);
+	map = mmap(NULL, g.map_bytes, writable_map ? PROT_READ | PROT_WRITE : PROT_READ,
+		   MAP_SHARED | MAP_NORESERVE, map_fd, 0);
 	if (map == MAP_FAILED) {
 		r = -errno;
 		snprintf(why, why_size, "cannot map the map file: %s", strerror(errno));

@@ -18,7 +18,8 @@ static const struct tgs_tag_format format = {
 };
 
 /* The swap proper, for a step noted by the caller. */
-static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq, _Atomic uint64_t *word, uint32_t mask)
+static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq,
+			_Atomic uint64_t *word, uint32_t mask)
 {
 	uint64_t value = atomic_load_explicit(word, memory_order_acquire);
 	uint32_t twice = 0;
@@ -30,15 +31,17 @@ static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq
 		if (fresh == 0)
 			return twice;
 		if (tgs_step_help(heap, &format, word, value) &&
-		    atomic_compare_exchange_strong_explicit(word, &value,
-							    (value & TGS_REMOTE_MASK) | fresh | tgs_tag(&format, self, seq),
-							    memory_order_seq_cst, memory_order_acquire))
+		    atomic_compare_exchange_strong_explicit(
+			    word, &value,
+			    (value & TGS_REMOTE_MASK) | fresh | tgs_tag(&format, self, seq),
+			    memory_order_seq_cst, memory_order_acquire))
 			return twice;
 		value = atomic_load_explicit(word, memory_order_acquire);
 	}
 }
 
-uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word, uint32_t mask)
+uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
+			 uint32_t mask)
 {
 	uint64_t seq = tgs_step_begin(heap, self, &format, word, mask, 0, 0);
 	uint32_t twice = swap_in(heap, self, seq, word, mask);
@@ -57,7 +60,8 @@ void tgs_remote_notify(const struct tgs_heap *heap, uint64_t first_page)
 		_Atomic uint64_t *word;
 		uint64_t bit = UINT64_C(1) << first_page % 64;
 
-		owner = tgs_entry_owner(atomic_load_explicit(&heap->page_map[first_page], memory_order_seq_cst));
+		owner = tgs_entry_owner(
+			atomic_load_explicit(&heap->page_map[first_page], memory_order_seq_cst));
 		if (owner == seen || owner == TGS_SLOT_NONE)
 			return;
 		if (owner == TGS_SLOT_CENTRAL)
@@ -73,8 +77,9 @@ void tgs_remote_notify(const struct tgs_heap *heap, uint64_t first_page)
 
 /* Takes the bits of one remote word.  `taken` and `published` are changed before the word is: were we killed in between,
  * the next harvest finds the same bits again and does the same. */
-static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word, _Atomic uint64_t *taken_word,
-			     _Atomic uint64_t *published_word, unsigned half, uint32_t *twice)
+static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word,
+			     _Atomic uint64_t *taken_word, _Atomic uint64_t *published_word,
+			     unsigned half, uint32_t *twice)
 {
 	uint64_t value = atomic_load_explicit(word, memory_order_acquire);
 	uint64_t freed = 0;
@@ -87,10 +92,11 @@ static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word
 			*twice |= (uint32_t)((bits & ~taken & ~freed) >> 32 * half);
 			freed |= bits & taken;
 			if (atomic_load_explicit(published_word, memory_order_relaxed) & bits)
-				atomic_fetch_and_explicit(published_word, ~bits, memory_order_relaxed);
+				atomic_fetch_and_explicit(published_word, ~bits,
+							  memory_order_relaxed);
 			atomic_store_explicit(taken_word, taken & ~bits, memory_order_release);
-			if (atomic_compare_exchange_strong_explicit(word, &value, 0, memory_order_seq_cst,
-								     memory_order_acquire))
+			if (atomic_compare_exchange_strong_explicit(
+				    word, &value, 0, memory_order_seq_cst, memory_order_acquire))
 				break;
 		} else {
 			value = atomic_load_explicit(word, memory_order_acquire);
@@ -99,8 +105,8 @@ static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word
 	return (uint32_t)(freed >> 32 * half);
 }
 
-uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
-			    struct tgs_harvest *harvest)
+uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t page,
+			    unsigned unit, struct tgs_harvest *harvest)
 {
 	_Atomic uint64_t *taken = tgs_taken_word(heap, kind, page, unit);
 	_Atomic uint64_t *published = tgs_published_word(heap, kind, page, unit);
@@ -109,20 +115,22 @@ uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t
 
 	for (half = 0; half < 2; half++) {
 		uint32_t twice = 0;
-		uint32_t freed = harvest_word(heap, tgs_remote_word(heap, kind, page, unit, half), taken, published,
-					      half, &twice);
+		uint32_t freed = harvest_word(heap, tgs_remote_word(heap, kind, page, unit, half),
+					      taken, published, half, &twice);
 
 		all |= (uint64_t)freed << 32 * half;
 		harvest->n_freed += (uint32_t)__builtin_popcount(freed);
 		if (TGS_UNLIKELY(twice != 0)) {
 			harvest->n_twice += (uint32_t)__builtin_popcount(twice);
-			harvest->twice_index = unit * 64 + half * 32 + (unsigned)__builtin_ctz(twice);
+			harvest->twice_index =
+				unit * 64 + half * 32 + (unsigned)__builtin_ctz(twice);
 		}
 	}
 	return all;
 }
 
-void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span *span, struct tgs_harvest *harvest)
+void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span *span,
+			     struct tgs_harvest *harvest)
 {
 	unsigned kind = tgs_classes[span->class].kind;
 	unsigned unit;
@@ -146,8 +154,8 @@ uint32_t tgs_pending_apply(const struct tgs_heap *heap, unsigned self, struct tg
 }
 
 /* Offset `at` of a remote word in a record of `stride` bytes whose units of `unit_size` start at `units_at`. */
-static bool place_in(uint64_t at, uint64_t stride, uint64_t units_at, uint64_t unit_size, unsigned n_units,
-		     uint64_t remote_at, struct tgs_word_place *ret)
+static bool place_in(uint64_t at, uint64_t stride, uint64_t units_at, uint64_t unit_size,
+		     unsigned n_units, uint64_t remote_at, struct tgs_word_place *ret)
 {
 	uint64_t in_record = at % stride;
 	uint64_t in_unit;
@@ -158,7 +166,8 @@ static bool place_in(uint64_t at, uint64_t stride, uint64_t units_at, uint64_t u
 	ret->page = at / stride;
 	ret->unit = (unsigned)((in_record - units_at) / unit_size);
 	ret->half = in_unit == remote_at + sizeof(uint64_t);
-	return ret->unit < n_units && (in_unit == remote_at || in_unit == remote_at + sizeof(uint64_t));
+	return ret->unit < n_units &&
+	       (in_unit == remote_at || in_unit == remote_at + sizeof(uint64_t));
 }
 
 bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_place *ret)
@@ -166,19 +175,23 @@ bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_p
 	const struct tgs_geometry *g = &heap->geometry;
 	const uint64_t in_unit = offsetof(struct tgs_unit, remote);
 
-	if (ref >= g->tiny_more_at && ref < g->tiny_more_at + g->n_pages * sizeof(struct tgs_tiny_more)) {
+	if (ref >= g->tiny_more_at &&
+	    ref < g->tiny_more_at + g->n_pages * sizeof(struct tgs_tiny_more)) {
 		ret->kind = TGS_TINY;
-		return place_in(ref - g->tiny_more_at, sizeof(struct tgs_tiny_more), 0, 24, TGS_TINY_UNITS, 8, ret);
+		return place_in(ref - g->tiny_more_at, sizeof(struct tgs_tiny_more), 0, 24,
+				TGS_TINY_UNITS, 8, ret);
 	}
-	if (ref >= g->dense_at && ref < g->dense_at + g->n_pages * TGS_DENSE_UNITS * sizeof(struct tgs_unit)) {
+	if (ref >= g->dense_at &&
+	    ref < g->dense_at + g->n_pages * TGS_DENSE_UNITS * sizeof(struct tgs_unit)) {
 		ret->kind = TGS_DENSE;
-		return place_in(ref - g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit), 0, sizeof(struct tgs_unit),
-				TGS_DENSE_UNITS, in_unit, ret);
+		return place_in(ref - g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit), 0,
+				sizeof(struct tgs_unit), TGS_DENSE_UNITS, in_unit, ret);
 	}
 	if (ref >= g->records_at && ref < g->records_at + g->n_pages * sizeof(struct tgs_record)) {
 		ret->kind = TGS_SPARSE;
-		return place_in(ref - g->records_at, sizeof(struct tgs_record), offsetof(struct tgs_record, unit),
-				sizeof(struct tgs_unit), 1, in_unit, ret);
+		return place_in(ref - g->records_at, sizeof(struct tgs_record),
+				offsetof(struct tgs_record, unit), sizeof(struct tgs_unit), 1,
+				in_unit, ret);
 	}
 	return false;
 }
@@ -230,7 +243,9 @@ void tgs_remote_settle_slot(const struct tgs_heap *heap, unsigned self)
 	for (i = 0; i < TGS_PENDING_FREES; i++) {
 		_Atomic uint64_t *word;
 
-		if (settleable(heap, atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed), &word))
+		if (settleable(heap,
+			       atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed),
+			       &word))
 			(void)tgs_pending_apply(heap, self, &slot->pending[i]);
 		else
 			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);

@@ -13,14 +13,15 @@
 
 /* Sets `mask` in the remote word as a step of thread slot `self`, and tells the owner.  The step stays noted in the slot
  * until tgs_step_done.  Returns the bits that were set already: objects freed twice, left as they are. */
-uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word, uint32_t mask);
+uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
+			 uint32_t mask);
 
 /* Applies one place of the slot's buffer of frees and empties it.  Returns the bits freed twice. */
 uint32_t tgs_pending_apply(const struct tgs_heap *heap, unsigned self, struct tgs_pending *pending);
 
 /* Which objects a remote word stands for.  False if `ref` is not the offset of a remote word. */
 struct tgs_word_place {
-	uint64_t page;        /* first page of the span */
+	uint64_t page; /* first page of the span */
 	unsigned kind, unit, half;
 };
 bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_place *ret);
@@ -39,11 +40,12 @@ struct tgs_harvest {
 /* Harvests one unit: clears `taken` and `published` of what is set in `remote`, then those remote bits.  By the owner of
  * the span alone (a thread for its spans; the daemon for central's and for those of the dead).  Adds to *harvest and
  * returns the bits freed.  Killed anywhere inside, running it again completes it. */
-uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
-			    struct tgs_harvest *harvest);
+uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t page,
+			    unsigned unit, struct tgs_harvest *harvest);
 
 /* All units of a span. */
-void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span *span, struct tgs_harvest *harvest);
+void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span *span,
+			     struct tgs_harvest *harvest);
 
 /* What the daemon does for a thread whose process has ended: completes or drops the step in flight (a free: done once,
  * no more), applies its pending frees, unpins its tiny block.  May be run again from any point. */

@@ -25,10 +25,12 @@ bool tgs_span_at(const struct tgs_heap *heap, uint64_t page, struct tgs_span *re
 	ret_span->page = page - tgs_entry_delta(entry);
 	ret_span->n_pages = class == 0 ? tgs_entry_large_pages(entry) : info->n_pages;
 	ret_span->n_slots = info->n_slots;
-	return ret_span->n_pages != 0 && ret_span->n_pages <= heap->geometry.n_pages - ret_span->page;
+	return ret_span->n_pages != 0 &&
+	       ret_span->n_pages <= heap->geometry.n_pages - ret_span->page;
 }
 
-enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p, struct tgs_object *ret_object)
+enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
+			      struct tgs_object *ret_object)
 {
 	uint64_t at = (uint64_t)((const uint8_t *)p - heap->data);
 	const struct tgs_class *info;
@@ -44,7 +46,8 @@ enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p, struct
 	ret_object->index = tgs_slot_index(ret_object->span.class, offset);
 	ret_object->unit = ret_object->index / 64;
 	ret_object->bit = UINT64_C(1) << (ret_object->index % 64);
-	if (ret_object->index >= ret_object->span.n_slots || (uint64_t)ret_object->index * info->size != offset)
+	if (ret_object->index >= ret_object->span.n_slots ||
+	    (uint64_t)ret_object->index * info->size != offset)
 		return TGS_NOT_A_START;
 	return TGS_FOUND;
 }
@@ -53,8 +56,8 @@ bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *objec
 {
 	unsigned kind = tgs_classes[object->span.class].kind;
 	uint64_t remote = tgs_remote_bits(heap, kind, object->span.page, object->unit);
-	uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, kind, object->span.page, object->unit),
-					      memory_order_acquire);
+	uint64_t taken = atomic_load_explicit(
+		tgs_taken_word(heap, kind, object->span.page, object->unit), memory_order_acquire);
 
 	return (taken & ~remote & object->bit) != 0;
 }
@@ -66,10 +69,12 @@ static size_t tiny_size(const struct tgs_heap *heap, const struct tgs_object *ob
 {
 	unsigned in_block = object->index % 16;
 	unsigned shift = object->index % 64 - in_block;
-	uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, TGS_TINY, object->span.page, object->unit),
-					      memory_order_acquire);
+	uint64_t taken = atomic_load_explicit(
+		tgs_taken_word(heap, TGS_TINY, object->span.page, object->unit),
+		memory_order_acquire);
 	uint64_t later = (taken >> shift & 0xffff) >> in_block >> 1;
-	uint64_t block = tgs_ref_of(heap, tgs_page_address(heap, object->span.page)) + object->index - in_block;
+	uint64_t block = tgs_ref_of(heap, tgs_page_address(heap, object->span.page)) +
+			 object->index - in_block;
 	const struct tgs_slot *slot = &heap->slots[object->span.owner];
 
 	if (later != 0)
@@ -104,7 +109,8 @@ uint32_t tgs_span_live(const struct tgs_heap *heap, const struct tgs_span *span)
 		uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit),
 						      memory_order_relaxed);
 
-		live += (uint32_t)__builtin_popcountll(taken & ~remote & tgs_unit_mask(span->n_slots, unit));
+		live += (uint32_t)__builtin_popcountll(taken & ~remote &
+						       tgs_unit_mask(span->n_slots, unit));
 	}
 	return live;
 }
@@ -115,7 +121,8 @@ bool tgs_span_empty(const struct tgs_heap *heap, const struct tgs_span *span)
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		if (atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit), memory_order_acquire) != 0 ||
+		if (atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit),
+					 memory_order_acquire) != 0 ||
 		    tgs_remote_bits(heap, kind, span->page, unit) != 0)
 			return false;
 	}

@@ -17,11 +17,11 @@
 
 /* What a page map entry says, spelled out. */
 struct tgs_span {
-	uint64_t page;        /* first page */
+	uint64_t page; /* first page */
 	uint64_t n_pages;
-	uint32_t class;       /* 0 large, 1..67, TGS_CLASS_TINY */
-	uint32_t owner;       /* thread slot */
-	uint32_t n_slots;     /* objects it has room for; tiny: bytes */
+	uint32_t class;   /* 0 large, 1..67, TGS_CLASS_TINY */
+	uint32_t owner;   /* thread slot */
+	uint32_t n_slots; /* objects it has room for; tiny: bytes */
 };
 
 static inline uint64_t tgs_page_entry(const struct tgs_heap *heap, uint64_t page)
@@ -40,7 +40,8 @@ static inline uint8_t *tgs_page_address(const struct tgs_heap *heap, uint64_t pa
 }
 
 /* The words of one unit.  `published` and `remote` of a tiny span lie elsewhere than `taken`. */
-static inline _Atomic uint64_t *tgs_taken_word(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+static inline _Atomic uint64_t *tgs_taken_word(const struct tgs_heap *heap, unsigned kind,
+					       uint64_t page, unsigned unit)
 {
 	if (kind == TGS_SPARSE)
 		return &heap->records[page].unit.taken;
@@ -49,8 +50,8 @@ static inline _Atomic uint64_t *tgs_taken_word(const struct tgs_heap *heap, unsi
 	return &heap->tiny_taken[page].taken[unit];
 }
 
-static inline _Atomic uint64_t *tgs_published_word(const struct tgs_heap *heap, unsigned kind, uint64_t page,
-						   unsigned unit)
+static inline _Atomic uint64_t *tgs_published_word(const struct tgs_heap *heap, unsigned kind,
+						   uint64_t page, unsigned unit)
 {
 	if (kind == TGS_SPARSE)
 		return &heap->records[page].unit.published;
@@ -59,8 +60,8 @@ static inline _Atomic uint64_t *tgs_published_word(const struct tgs_heap *heap, 
 	return &heap->tiny_more[page].unit[unit].published;
 }
 
-static inline _Atomic uint64_t *tgs_remote_word(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
-						unsigned half)
+static inline _Atomic uint64_t *tgs_remote_word(const struct tgs_heap *heap, unsigned kind,
+						uint64_t page, unsigned unit, unsigned half)
 {
 	if (kind == TGS_SPARSE)
 		return &heap->records[page].unit.remote[half];
@@ -84,10 +85,13 @@ static inline uint64_t tgs_unit_mask(unsigned n_slots, unsigned unit)
 }
 
 /* Reads both remote halves of a unit as one mask. */
-static inline uint64_t tgs_remote_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+static inline uint64_t tgs_remote_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page,
+				       unsigned unit)
 {
-	uint64_t low = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 0), memory_order_acquire);
-	uint64_t high = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 1), memory_order_acquire);
+	uint64_t low = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 0),
+					    memory_order_acquire);
+	uint64_t high = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 1),
+					     memory_order_acquire);
 
 	return (low & TGS_REMOTE_MASK) | high << 32;
 }
@@ -99,20 +103,21 @@ bool tgs_span_at(const struct tgs_heap *heap, uint64_t page, struct tgs_span *re
 /* An object, as a pointer means it. */
 struct tgs_object {
 	struct tgs_span span;
-	uint32_t index;       /* slot in the span */
-	uint32_t unit;        /* index / 64 */
-	uint64_t bit;         /* 1 << (index % 64) */
+	uint32_t index; /* slot in the span */
+	uint32_t unit;  /* index / 64 */
+	uint64_t bit;   /* 1 << (index % 64) */
 };
 
 enum tgs_find {
-	TGS_FOUND,            /* `p` is where a slot starts; whether an object lives there is tgs_object_live's to say */
+	TGS_FOUND, /* `p` is where a slot starts; whether an object lives there is tgs_object_live's to say */
 	TGS_NOT_IN_HEAP,
-	TGS_NO_SPAN,          /* in the heap, but on a page of no span (or inside a large object) */
-	TGS_NOT_A_START,      /* in a span, but no slot starts there */
+	TGS_NO_SPAN,     /* in the heap, but on a page of no span (or inside a large object) */
+	TGS_NOT_A_START, /* in a span, but no slot starts there */
 };
 
 /* What `p` points at.  For tiny spans every byte may be a start.  ret_object is filled as far as known. */
-enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p, struct tgs_object *ret_object);
+enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
+			      struct tgs_object *ret_object);
 
 /* Taken, and not freed by anybody whose free has been applied. */
 bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *object);

@@ -9,8 +9,9 @@
 
 #include "shm/span.h"
 
-uint64_t tgs_step_begin(const struct tgs_heap *heap, unsigned self, const struct tgs_tag_format *format,
-			_Atomic uint64_t *word, uint64_t arg, uint64_t old_ref, uint64_t new_ref)
+uint64_t tgs_step_begin(const struct tgs_heap *heap, unsigned self,
+			const struct tgs_tag_format *format, _Atomic uint64_t *word, uint64_t arg,
+			uint64_t old_ref, uint64_t new_ref)
 {
 	struct tgs_step *step = &heap->slots[self].step;
 	uint64_t seq = atomic_load_explicit(&step->seq, memory_order_relaxed) + 1;
@@ -22,7 +23,8 @@ uint64_t tgs_step_begin(const struct tgs_heap *heap, unsigned self, const struct
 	atomic_store_explicit(&step->arg, arg, memory_order_relaxed);
 	atomic_store_explicit(&step->old_ref, old_ref, memory_order_relaxed);
 	atomic_store_explicit(&step->new_ref, new_ref, memory_order_relaxed);
-	atomic_store_explicit(&step->word, tgs_ref_of(heap, word) | format->kind, memory_order_release);
+	atomic_store_explicit(&step->word, tgs_ref_of(heap, word) | format->kind,
+			      memory_order_release);
 	return seq;
 }
 
@@ -30,13 +32,14 @@ static void raise_mark(struct tgs_slot *slot, uint64_t seq)
 {
 	uint64_t mark = atomic_load_explicit(&slot->mark, memory_order_relaxed);
 
-	while (mark < seq && !atomic_compare_exchange_weak_explicit(&slot->mark, &mark, seq, memory_order_acq_rel,
-								     memory_order_relaxed))
+	while (mark < seq &&
+	       !atomic_compare_exchange_weak_explicit(&slot->mark, &mark, seq, memory_order_acq_rel,
+						      memory_order_relaxed))
 		;
 }
 
-bool tgs_step_help(const struct tgs_heap *heap, const struct tgs_tag_format *format, _Atomic uint64_t *word,
-		   uint64_t value)
+bool tgs_step_help(const struct tgs_heap *heap, const struct tgs_tag_format *format,
+		   _Atomic uint64_t *word, uint64_t value)
 {
 	uint64_t tag = tgs_tag_of(format, value);
 	unsigned slot_id = (unsigned)(value >> format->slot_shift) & (TGS_SLOTS_MAX - 1);
@@ -47,7 +50,8 @@ bool tgs_step_help(const struct tgs_heap *heap, const struct tgs_tag_format *for
 	if (slot_id <= TGS_SLOT_CENTRAL ||
 	    atomic_load_explicit(&heap->slot_owners[slot_id].client, memory_order_acquire) == 0)
 		return true;
-	if (atomic_load_explicit(&slot->step.word, memory_order_acquire) != (tgs_ref_of(heap, word) | format->kind))
+	if (atomic_load_explicit(&slot->step.word, memory_order_acquire) !=
+	    (tgs_ref_of(heap, word) | format->kind))
 		return true;
 	seq = atomic_load_explicit(&slot->step.seq, memory_order_acquire);
 	if (atomic_load_explicit(word, memory_order_seq_cst) != value)
@@ -62,8 +66,8 @@ void tgs_step_done(struct tgs_slot *slot)
 	atomic_store_explicit(&slot->step.word, 0, memory_order_release);
 }
 
-bool tgs_step_took_place(const struct tgs_heap *heap, unsigned self, const struct tgs_tag_format *format,
-			 _Atomic uint64_t *word)
+bool tgs_step_took_place(const struct tgs_heap *heap, unsigned self,
+			 const struct tgs_tag_format *format, _Atomic uint64_t *word)
 {
 	struct tgs_slot *slot = &heap->slots[self];
 	uint64_t seq = atomic_load_explicit(&slot->step.seq, memory_order_relaxed);

@@ -26,7 +26,8 @@ struct tgs_tag_format {
 static inline uint64_t tgs_tag(const struct tgs_tag_format *format, unsigned slot, uint64_t seq)
 {
 	return (uint64_t)slot << format->slot_shift |
-	       (seq & ((UINT64_C(1) << format->seq_bits) - 1)) << (format->slot_shift + TGS_SLOT_BITS);
+	       (seq & ((UINT64_C(1) << format->seq_bits) - 1))
+		       << (format->slot_shift + TGS_SLOT_BITS);
 }
 
 static inline uint64_t tgs_tag_of(const struct tgs_tag_format *format, uint64_t value)
@@ -35,17 +36,18 @@ static inline uint64_t tgs_tag_of(const struct tgs_tag_format *format, uint64_t 
 }
 
 /* Notes a step on `word` in the slot of thread `self` and returns its number: one whose tag does not stand in the word. */
-uint64_t tgs_step_begin(const struct tgs_heap *heap, unsigned self, const struct tgs_tag_format *format,
-			_Atomic uint64_t *word, uint64_t arg, uint64_t old_ref, uint64_t new_ref);
+uint64_t tgs_step_begin(const struct tgs_heap *heap, unsigned self,
+			const struct tgs_tag_format *format, _Atomic uint64_t *word, uint64_t arg,
+			uint64_t old_ref, uint64_t new_ref);
 
 /* Before `value`, read from `word`, is overwritten: tells the thread in its tag that its step took place, if that thread
  * may still be in doubt.  False: the word has changed meanwhile, start again. */
-bool tgs_step_help(const struct tgs_heap *heap, const struct tgs_tag_format *format, _Atomic uint64_t *word,
-		   uint64_t value);
+bool tgs_step_help(const struct tgs_heap *heap, const struct tgs_tag_format *format,
+		   _Atomic uint64_t *word, uint64_t value);
 
 /* The thread is past its step, and past all that is done only once for it. */
 void tgs_step_done(struct tgs_slot *slot);
 
 /* For the recoverer of thread `self`, which is dead: did the step noted for `word` take place? */
-bool tgs_step_took_place(const struct tgs_heap *heap, unsigned self, const struct tgs_tag_format *format,
-			 _Atomic uint64_t *word);
+bool tgs_step_took_place(const struct tgs_heap *heap, unsigned self,
+			 const struct tgs_tag_format *format, _Atomic uint64_t *word);

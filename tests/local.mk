@@ -2,6 +2,8 @@
 
 check_LTLIBRARIES += %D%/libtgtest.la
 %C%_libtgtest_la_SOURCES = \
+	%D%/support/cached.c \
+	%D%/support/cached.h \
 	%D%/support/child.c \
 	%D%/support/child.h \
 	%D%/support/ctlpeer.c \
@@ -76,10 +78,22 @@ tg_integration_tests = \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_free \
 	%D%/integration/test_hostile_peers \
+	%D%/integration/test_link \
+	%D%/integration/test_policy \
 	%D%/integration/test_realloc \
+	%D%/integration/test_roots \
 	%D%/integration/test_stress \
+	%D%/integration/test_tgcached \
+	%D%/integration/test_tgcached_workers \
 	%D%/integration/test_tgctl \
-	%D%/integration/test_tgctl_run
+	%D%/integration/test_tgctl_run \
+	%D%/integration/test_tiny
+
+# It also uses the table of the server by itself.
+%C%_integration_test_tgcached_workers_SOURCES = \
+	%D%/integration/test_tgcached_workers.c \
+	examples/tgcached/table.c
+%C%_integration_test_tgcached_workers_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/client
 
 # Programs that tests start; no tests themselves.
 tg_test_helpers =

@@ -30,8 +30,8 @@ TGS_COLD enum tgc_next tgc_dropin_failed(void);
 TGS_COLD void tgc_dropin_say(const char *what, const char *why);
 
 /* fork.c: called once, under tgc_dropin_lock: before the process attaches, and after it has.  0 or -errno. */
-void tgc_fork_watch(void);
-int tgc_fork_init(void);
+void tgc_fork_init(void);
+int tgc_fork_ready(void);
 
 /* Held while attaching and while forking. */
 extern pthread_mutex_t tgc_dropin_lock;

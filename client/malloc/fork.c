@@ -103,7 +103,7 @@ static void list_runs(void)
 	struct tgs_span span;
 
 	n_runs = 0;
-	if (!tgc_process || !atomic_load(&tgc_process->attached) || page >= end)
+	if (!runs || !atomic_load(&tgc_process->attached) || page >= end)
 		return;
 	list_slots();
 	for (; page < end; page++) {
@@ -317,19 +317,27 @@ bool tgc_is_strange(const void *p)
 	return client != (tgc_process->client_id & (TGS_CLIENTS_MAX - 1)) + 1;
 }
 
-void tgc_fork_watch(void)
+/* Runs before all other constructors (the library is linked with -z initfirst).  So of all fork handlers ours come last
+ * before the fork, when everybody else has put his objects in order, and first after it: nobody's runs in a child that
+ * still shares its parent's objects. */
+static __attribute__((constructor)) void watch_forks(void)
 {
+	static bool done;
+
+	if (!done && pthread_atfork(before_fork, in_parent, in_child) != 0)
+		die("no memory for a fork handler");
+	done = true;
+}
+
+void tgc_fork_init(void)
+{
+	watch_forks(); /* if something has allocated memory even before that */
 	tgc_pages_usable = pages_usable;
 }
 
-int tgc_fork_init(void)
+int tgc_fork_ready(void)
 {
-	int r;
-
 	/* Two runs that are not one have a page between them. */
 	runs = map_private((tgc_heap.geometry.n_pages / 2 + 1) * sizeof(*runs));
-	if (!runs)
-		return -ENOMEM;
-	r = pthread_atfork(before_fork, in_parent, in_child);
-	return -r;
+	return runs ? 0 : -ENOMEM;
 }

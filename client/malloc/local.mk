@@ -13,6 +13,7 @@ lib_LTLIBRARIES += %D%/libtgmalloc.la
 # Only the malloc family and the C++ operators go out, so that the program's own symbols never meet ours.
 tg_malloc_family = malloc|calloc|realloc|reallocarray|free|posix_memalign|aligned_alloc|memalign|valloc|pvalloc
 %C%_libtgmalloc_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared \
+	-Wl,-z,initfirst \
 	-export-symbols-regex '^($(tg_malloc_family)|malloc_usable_size|_Zn[wa].*|_Zd[la].*)$$'
 %C%_libtgmalloc_la_LIBADD = client/libtgclient.la $(tg_core_libs)
 $(%C%_libtgmalloc_la_OBJECTS): | $(tg_generated)

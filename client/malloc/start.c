@@ -38,10 +38,10 @@ static void start(void)
 	struct tg_options options = { .size = sizeof(options), .flags = TG_RECLAIM | TG_AUTOSTART };
 	int r;
 
-	tgc_fork_watch();
+	tgc_fork_init();
 	r = tg_attach(&options);
 	if (r == 0) {
-		r = tgc_fork_init();
+		r = tgc_fork_ready();
 		if (r == 0) {
 			atomic_store(&state, ATTACHED);
 			return;

@@ -49,6 +49,7 @@ void tgt_set_up(void)
 
 void tgt_tear_down(void)
 {
+	CU_ASSERT_EQUAL(tgt_failed_expectations(), 0);
 	tgt_check(tgt_held);
 	if (attached) {
 		CU_ASSERT_EQUAL(tg_detach(), 0);
