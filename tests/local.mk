@@ -73,9 +73,11 @@ tg_ctl_libs = %D%/libtgtest.la client/ctl/libtgctl.la $(tg_core_libs)
 
 tg_integration_tests = \
 	%D%/integration/test_alloc \
+	%D%/integration/test_attach \
 	%D%/integration/test_badfree \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
+	%D%/integration/test_fork \
 	%D%/integration/test_free \
 	%D%/integration/test_hostile_peers \
 	%D%/integration/test_link \
@@ -87,6 +89,7 @@ tg_integration_tests = \
 	%D%/integration/test_tgcached_workers \
 	%D%/integration/test_tgctl \
 	%D%/integration/test_tgctl_run \
+	%D%/integration/test_threads \
 	%D%/integration/test_tiny
 
 # It also uses the table of the server by itself.

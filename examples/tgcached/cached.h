@@ -1,71 +1,59 @@
 /* cached.h - the parent (main.c) starts workers (worker.c), which serve from the table (table.c).
  *
- * The table lies in the shared heap.  Every worker reaches the same one through a root and uses it
- * while the others do.  This file is all that the server knows of it.
+ * The table lies in the shared heap.  Every worker reaches the same one through a root and uses it while the others
+ * do.  This file is all that the server knows of it.
  */
 #pragma once
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
 #include <tg.h>
 
-#define KEY_LEN_MAX    250
 #define CACHED_VERSION "0.1.0"
+#define KEY_LEN_MAX    250
 #define VALUE_LEN_MAX  (1024 * 1024)
 
-/* Counted by all workers together; a worker killed in between leaves one of them off by one. */
+/* Counted by all workers together; one that is killed in between leaves a count off by one. */
 enum { TOTAL_ITEMS, CURR_ITEMS, BYTES, CMD_GET, GET_HITS, CMD_SET, EVICTIONS, N_STATS };
-#define STAT_NAMES                                                                      \
-	{                                                                               \
-		"total_items", "curr_items", "bytes", "cmd_get", "get_hits", "cmd_set", \
-			"evictions"                                                     \
+#define STAT_NAMES                                                                                  \
+	{                                                                                           \
+		"total_items", "curr_items", "bytes", "cmd_get", "get_hits", "cmd_set", "evictions" \
 	}
 
-/* One key and its value, which never changes: a new value is a new item.  Const once stored, but
- * for chain, used_ms and expires_ms, which are under the lock. */
+/* A key and its value, which never changes: a new value is a new item.  Const once stored, but for chain, used_ms and
+ * expires_ms, which are under the lock.  Times are by cached_now_ms. */
 struct item {
 	struct item *chain;                     /* the next one with the same bucket */
 	uint64_t hash, cas;                     /* cas: the number of the store that made it */
-	int64_t stored_ms, used_ms, expires_ms; /* by cached_now_ms; never expires: 0 */
+	int64_t stored_ms, used_ms, expires_ms; /* expires_ms 0: never */
 	uint32_t flags, n_value;                /* flags: the user's own number */
 	uint8_t n_key;
 	char data[]; /* the key, the value, a zero byte */
 };
 
-struct table;
-
-/* Attaches to the heap and opens the table in it, or makes it.  NULL: no; has said why. */
-struct table *cached_attach(void);
-
-/* A private item with room for the value.  Evicts others to make room; NULL: no memory even so. */
-struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value,
-		      uint32_t flags, int64_t expires_ms);
 static inline char *item_value(struct item *it)
 {
 	return it->data + it->n_key;
 }
 
-/* Calls `change` with the item of the key (NULL: none), under a lock, so it must be quick and call
- * no other function of the table than item_new.  What it returns takes the place of that item: the
- * same (nothing changes), NULL (it goes), or a new one. */
-void table_change(struct table *t, const char *key,
-		  struct item *(*change)(void *arg, struct item *old), void *arg);
-
-/* Empties the table: now, or (delay_ms > 0) of what is in it then. */
-void table_flush(struct table *t, int64_t delay_ms);
-
+struct table;
+struct table *cached_attach(void);              /* to the heap, and to the table in it; NULL: no, has said why */
 _Atomic uint64_t *table_stats(struct table *t); /* N_STATS of them */
+void table_flush(struct table *t, int64_t delay_ms); /* empties it: now, or (> 0) of what is in it then */
 
-int64_t cached_now_ms(void); /* since boot: the same in all processes; nobody sets it back */
+/* A private item with room for the value.  Evicts others to make room; NULL: no memory even so. */
+struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value, uint32_t flags,
+		      int64_t expires_ms);
 
-/* A number as memcached reads it: blanks may come before it, a blank and anything after it. */
-bool cached_number(const char *s, uint64_t *ret_value);
+/* Calls `change` with the item of the key (NULL: none), under a lock: it must be quick, and call no other function of
+ * the table than item_new.  What it returns takes the place of that item: the same, NULL (it goes), or a new one. */
+void table_change(struct table *t, const char *key, struct item *(*change)(void *arg, struct item *old), void *arg);
 
-int cached_worker(int listen_fd, int n_workers); /* until SIGTERM; returns the exit status */
+int64_t cached_now_ms(void); /* since boot: the same in all processes, and nobody sets it back */
+bool cached_number(const char *s, uint64_t *ret_value); /* as memcached: after it a blank and anything may come */
+int cached_worker(int listen_fd, int n_workers);        /* until SIGTERM; returns the exit status */

@@ -17,7 +17,7 @@
 #define SHORT_LIFE_MS  1000 /* who ends sooner is started again later, each time twice as late */
 #define FIRST_DELAY_MS 100
 #define LAST_DELAY_MS  5000
-#define STOP_MS        5000 /* who has not ended by then dies with the parent */
+#define STOP_S         5
 
 static struct {
 	pid_t pid; /* 0: not running */
@@ -42,11 +42,10 @@ static void start_worker(int i, int n, int listen_fd, const sigset_t *signals)
 
 static void note_end(int i, int status)
 {
-	int64_t now = cached_now_ms(), delay = workers[i].delay_ms * 2;
+	int64_t now = cached_now_ms(), delay = workers[i].delay_ms ? workers[i].delay_ms * 2 : FIRST_DELAY_MS;
 
-	delay = delay < FIRST_DELAY_MS ? FIRST_DELAY_MS : delay;
-	delay = delay < LAST_DELAY_MS ? delay : LAST_DELAY_MS;
-	workers[i].delay_ms = now - workers[i].started_ms < SHORT_LIFE_MS ? delay : 0;
+	delay = now - workers[i].started_ms >= SHORT_LIFE_MS ? 0 : delay;
+	workers[i].delay_ms = delay < LAST_DELAY_MS ? delay : LAST_DELAY_MS;
 	workers[i].start_at_ms = now + workers[i].delay_ms;
 	fprintf(stderr, "tgcached: worker %d ended by %s %d\n", (int)workers[i].pid,
 		WIFSIGNALED(status) ? "signal" : "exit with status",
@@ -58,7 +57,6 @@ static void supervise(int n, int listen_fd)
 {
 	struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
 	sigset_t signals;
-	int64_t stop_ms;
 	int sig, status;
 
 	sigemptyset(&signals);
@@ -69,9 +67,7 @@ static void supervise(int n, int listen_fd)
 	do {
 		tick.tv_sec = 3600; /* a signal ends it sooner */
 		for (int i = 0; i < n; i++) {
-			pid_t pid = workers[i].pid;
-
-			if (pid && waitpid(pid, &status, WNOHANG) == pid)
+			if (workers[i].pid && waitpid(workers[i].pid, &status, WNOHANG) > 0)
 				note_end(i, status);
 			if (!workers[i].pid && workers[i].start_at_ms <= cached_now_ms())
 				start_worker(i, n, listen_fd, &signals);
@@ -84,10 +80,9 @@ static void supervise(int n, int listen_fd)
 		if (workers[i].pid)
 			kill(workers[i].pid, SIGTERM);
 	}
-	tick.tv_sec = 0;
-	stop_ms = cached_now_ms() + STOP_MS;
-	while (waitpid(-1, &status, WNOHANG) >= 0 && cached_now_ms() < stop_ms)
-		sigtimedwait(&signals, NULL, &tick);
+	alarm(STOP_S); /* ends us, and by that (PR_SET_PDEATHSIG) a worker that has not ended */
+	while (wait(NULL) > 0)
+		;
 }
 
 /* The socket; exits with a message if there is none. */
@@ -108,8 +103,7 @@ static int listen_on(const char *address, const char *port, int n_workers)
 	}
 	freeaddrinfo(info);
 	getsockname(fd, (struct sockaddr *)&bound, &n); /* which port it is, if 0 was asked for */
-	fprintf(stderr, "tgcached: %d workers on %s port %d\n", n_workers, address,
-		ntohs(bound.sin6_port));
+	fprintf(stderr, "tgcached: %d workers on %s port %d\n", n_workers, address, ntohs(bound.sin6_port));
 	return fd;
 }
 

@@ -1,19 +1,19 @@
 /* table.c - shards, each with a robust mutex and chains of items.
  *
- * A worker may be killed at any instruction, also while it holds a shard.  The next one to lock
- * that shard is told (EOWNERDEAD), and has nothing to repair: an item enters and leaves a chain by
- * one store, so chains are whole even in the midst of a change, and values never change in place.
- * Such a kill leaks at most the one object that was allocated and not yet linked, or unlinked and
- * not yet freed.
+ * A worker may be killed at any instruction, also while it holds a shard.  The next one to lock that is told
+ * (EOWNERDEAD), and has nothing to repair: an item enters and leaves a chain by one store, so chains are whole even in
+ * the midst of a change, and values never change in place.  Such a kill leaks at most the one object that was
+ * allocated and not yet linked, or unlinked and not yet freed.
  *
- * The number of chains is fixed (2 MiB of heads): four items a chain with a million of them, and
- * nothing to move while others wait.  There is no list in the order of use: the item to evict is
- * the least recently used of SAMPLE items, which come from other shards each time.
+ * The number of chains is fixed (2 MiB of heads): four items a chain with a million of them, and nothing to move while
+ * others wait.  No list keeps the order of use: evicted is the least recently used of SAMPLE items, other ones each
+ * time.  Pointers are stored as they are: the heap has the same address in every process.
  */
 #include "cached.h"
 
 #include <ctype.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define ROOT         "tgcached"
 #define MAGIC        0x3165686361636774 /* "tgcache1": changes with the layout of anything here */
@@ -24,10 +24,9 @@
 #define EVICT_ROUNDS 10
 
 struct table {
-	uint64_t magic;   /* const once published */
-	atomic_uint hand; /* W: any (add)   R: any   where the next sample is taken */
-	_Atomic int64_t
-		flush_at_ms; /* W: any   R: any   what was stored before dies then; 0: none */
+	uint64_t magic;                  /* const once published */
+	atomic_uint hand;                /* W: any (add)   R: any   where the next sample is taken */
+	_Atomic int64_t flush_at_ms;     /* W: any   R: any   what was stored before dies then; 0: none */
 	_Atomic uint64_t stats[N_STATS]; /* W: any (add)   R: any */
 	struct shard {
 		_Alignas(64) pthread_mutex_t lock;
@@ -75,6 +74,11 @@ static size_t size_of(const struct item *it)
 	return sizeof(*it) + it->n_key + it->n_value + 1;
 }
 
+static struct item **chain_of(struct shard *s, uint64_t hash)
+{
+	return &s->chains[hash / N_SHARDS % N_CHAINS];
+}
+
 /* NULL: `wait` is false, and another one has the lock (or we do). */
 static struct shard *lock(struct table *t, uint64_t hash, bool wait)
 {
@@ -117,13 +121,12 @@ static bool is_dead(struct table *t, const struct item *it, int64_t now)
 	       (t->flush_at_ms <= now && it->stored_ms < t->flush_at_ms);
 }
 
-void table_change(struct table *t, const char *key,
-		  struct item *(*change)(void *arg, struct item *old), void *arg)
+void table_change(struct table *t, const char *key, struct item *(*change)(void *arg, struct item *old), void *arg)
 {
 	size_t n = strlen(key);
 	uint64_t hash = hash_of(key, n);
 	struct shard *s = lock(t, hash, true);
-	struct item **link = &s->chains[hash / N_SHARDS % N_CHAINS], *it, *new;
+	struct item **link = chain_of(s, hash), *it, *new;
 	int64_t now = cached_now_ms();
 
 	while ((it = *link) && (it->hash != hash || it->n_key != n || memcmp(it->data, key, n)))
@@ -141,14 +144,14 @@ void table_change(struct table *t, const char *key,
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* Frees the least recently used item of a sample; its size.  0: there was none.  Waits for no lock,
- * as its caller may hold one: an item of a busy shard is left alone. */
+/* Frees the least recently used item of a sample; its size.  0: there was none.  Waits for no lock, as its caller may
+ * hold one: an item of a busy shard is left alone. */
 static size_t evict_one(struct table *t)
 {
 	struct item *oldest = NULL, **link;
 	int64_t used_ms = INT64_MAX;
 	uint64_t hash = 0;
-	size_t seen = 0, size = 0;
+	size_t seen = 0, size = 1; /* more than 0 also if another one was faster */
 	struct shard *s;
 
 	for (int i = 0; i < N_SHARDS && seen < SAMPLE; i++) {
@@ -156,14 +159,14 @@ static size_t evict_one(struct table *t)
 
 		s = lock(t, hand, false);
 		for (unsigned j = 0; s && j < N_CHAINS && seen < SAMPLE; j++) {
-			struct item *it = s->chains[(hand / N_SHARDS * SAMPLE + j) % N_CHAINS];
-
-			for (; it; it = it->chain, seen++) {
-				if (it->used_ms >= used_ms)
-					continue;
-				oldest = it;
-				used_ms = it->used_ms;
-				hash = it->hash;
+			for (struct item *it = s->chains[(hand / N_SHARDS * SAMPLE + j) % N_CHAINS]; it;
+			     it = it->chain) {
+				seen++;
+				if (it->used_ms < used_ms) {
+					oldest = it;
+					used_ms = it->used_ms;
+					hash = it->hash;
+				}
 			}
 		}
 		if (s)
@@ -172,8 +175,7 @@ static size_t evict_one(struct table *t)
 	s = oldest ? lock(t, hash, false) : NULL;
 	if (!s)
 		return seen;
-	link = &s->chains[hash / N_SHARDS % N_CHAINS];
-	while (*link && *link != oldest) /* gone if another one was faster */
+	for (link = chain_of(s, hash); *link && *link != oldest;)
 		link = &(*link)->chain;
 	if (*link) {
 		size = size_of(*link);
@@ -181,11 +183,11 @@ static size_t evict_one(struct table *t)
 		t->stats[EVICTIONS]++;
 	}
 	pthread_mutex_unlock(&s->lock);
-	return size + 1;
+	return size;
 }
 
-struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value,
-		      uint32_t flags, int64_t expires_ms)
+struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value, uint32_t flags,
+		      int64_t expires_ms)
 {
 	struct item model = {.hash = hash_of(key, n_key),
 			     .expires_ms = expires_ms,
@@ -218,8 +220,7 @@ void table_flush(struct table *t, int64_t delay_ms)
 		struct shard *s = lock(t, i / N_CHAINS, true);
 
 		for (struct item **link = &s->chains[i % N_CHAINS]; *link;) {
-			if (delay_ms <= 0 ||
-			    is_dead(t, *link, now)) /* since when is forgotten below */
+			if (delay_ms <= 0 || is_dead(t, *link, now)) /* since when is forgotten below */
 				put(t, link, NULL);
 			else
 				link = &(*link)->chain;
@@ -229,42 +230,32 @@ void table_flush(struct table *t, int64_t delay_ms)
 	t->flush_at_ms = delay_ms <= 0 ? 0 : now + delay_ms;
 }
 
-/* NULL: errno. */
-static struct table *open_table(void)
-{
-	struct table *t = tg_root_get(ROOT);
-	pthread_mutexattr_t attr;
-	int r;
-
-	if (t && tg_usable_size(t) >= sizeof(*t) && t->magic == MAGIC)
-		return t;
-	if (t)
-		errno = EEXIST;
-	if (errno != ENOENT || !(t = tg_calloc(1, sizeof(*t))))
-		return NULL;
-	t->magic = MAGIC;
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-	for (size_t i = 0; i < N_SHARDS; i++)
-		pthread_mutex_init(&t->shards[i].lock, &attr);
-	r = tg_root_cas(ROOT, NULL, t);
-	if (r == 0)
-		return t;
-	tg_free(t);
-	errno = -r;
-	return r == -EAGAIN ? open_table() : NULL; /* another one was faster: take the other's */
-}
-
 struct table *cached_attach(void)
 {
 	struct tg_options options = {.size = sizeof(options), .name = "tgcached"};
-	struct table *t = NULL;
+	pthread_mutexattr_t attr;
+	struct table *t;
 
-	if (tg_attach(&options) < 0)
+	if (tg_attach(&options) < 0) {
 		fprintf(stderr, "tgcached: %s\n", tg_attach_error());
-	else if (!(t = open_table()))
-		fprintf(stderr, "tgcached: no table at the root \"%s\": %s\n", ROOT,
-			errno == EEXIST ? "something else is there" : strerror(errno));
-	return t;
+		return NULL;
+	}
+	t = tg_root_get(ROOT);
+	if (!t && errno == ENOENT && (t = tg_calloc(1, sizeof(*t)))) {
+		t->magic = MAGIC;
+		pthread_mutexattr_init(&attr);
+		pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+		pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+		for (size_t i = 0; i < N_SHARDS; i++)
+			pthread_mutex_init(&t->shards[i].lock, &attr);
+		if (tg_root_cas(ROOT, NULL, t) < 0) { /* another one was faster: take the other's */
+			tg_free(t);
+			t = tg_root_get(ROOT);
+		}
+	}
+	errno = t ? EEXIST : errno;
+	if (t && tg_usable_size(t) >= sizeof(*t) && t->magic == MAGIC)
+		return t;
+	fprintf(stderr, "tgcached: no table of ours at the root \"%s\": %s\n", ROOT, strerror(errno));
+	return NULL;
 }

@@ -44,30 +44,20 @@ static struct event_base *base;
 static struct event *accepting;
 static struct table *table;
 static time_t started;
-static int threads;
-static uint64_t n_conns, n_steps, n_steps_before;
-
-static bool signed_number(const char *word, int64_t *ret_value)
-{
-	uint64_t value;
-
-	if (!cached_number(word + (word[0] == '-'), &value) || value > INT64_MAX)
-		return false;
-	*ret_value = word[0] == '-' ? -(int64_t)value : (int64_t)value;
-	return true;
-}
+static int threads, n_conns;
+static uint64_t n_steps, n_steps_before;
 
 /* 0: never; negative: at once; up to 30 days: from now; more: since 1970. */
 static bool expiry(const char *word, int64_t *ret_ms)
 {
-	int64_t s;
+	bool past = word[0] == '-';
+	uint64_t s, now = (uint64_t)time(NULL);
 
-	if (!signed_number(word, &s))
+	if (!cached_number(word + past, &s) || s > INT64_MAX)
 		return false;
-	if (s > 30 * 24 * 3600)
-		s = s > time(NULL) ? s - time(NULL) : -1;
-	s = s < UINT32_MAX ? s : UINT32_MAX;
-	*ret_ms = s == 0 ? 0 : s < 0 ? 1 : cached_now_ms() + s * 1000;
+	past = (past && s) || (s > 30 * 24 * 3600 && s <= now);
+	s -= s > 30 * 24 * 3600 && !past ? now : 0;
+	*ret_ms = past ? 1 : s == 0 ? 0 : cached_now_ms() + (int64_t)(s < UINT32_MAX ? s : UINT32_MAX) * 1000;
 	return true;
 }
 
@@ -81,8 +71,7 @@ static struct item *show_item(void *arg, struct item *it)
 	table_stats(table)[GET_HITS]++;
 	if (c->words[0][1] == 'a') /* gat, gats */
 		it->expires_ms = c->expires_ms;
-	evbuffer_add_printf(c->out, "VALUE %.*s %u %u", it->n_key, it->data, it->flags,
-			    it->n_value);
+	evbuffer_add_printf(c->out, "VALUE %.*s %u %u", it->n_key, it->data, it->flags, it->n_value);
 	if (c->words[0][3] == 's') /* gets, gats */
 		evbuffer_add_printf(c->out, " %" PRIu64, it->cas);
 	evbuffer_add(c->out, "\r\n", 2);
@@ -150,12 +139,10 @@ static struct item *count_item(void *arg, struct item *old)
 	n = (size_t)snprintf(c->digits, sizeof(c->digits), "%" PRIu64, v);
 	it = item_new(table, old->data, old->n_key, n > old->n_value ? n : old->n_value, old->flags,
 		      old->expires_ms);
+	if (it)
+		memcpy(memset(item_value(it), ' ', it->n_value), c->digits, n); /* it never gets shorter */
 	c->answer = it ? c->digits : NO_MEMORY;
-	if (!it)
-		return old;
-	memset(item_value(it), ' ', it->n_value); /* as memcached: it never gets shorter */
-	memcpy(item_value(it), c->digits, n);
-	return it;
+	return it ? it : old;
 }
 
 enum how { SET, ADD, REPLACE, CAS, APPEND, PREPEND };
@@ -164,7 +151,7 @@ struct command {
 	const char *name;
 	int min, max;                                        /* words */
 	struct item *(*change)(void *arg, struct item *old); /* of the key; or: */
-	const char *(*run)(struct conn *c); /* its answer; NULL: none, or not yet */
+	const char *(*run)(struct conn *c);                  /* its answer; NULL: none, or not yet */
 	enum how how;
 };
 
@@ -172,27 +159,22 @@ static struct item *store_item(void *arg, struct item *old)
 {
 	struct conn *c = arg;
 	enum how how = c->command->how;
-	struct item *it = c->item, *first = how == APPEND ? old : it,
-		    *second = how == APPEND ? it : old;
+	struct item *it = c->item, *first = how == APPEND ? old : it, *second = how == APPEND ? it : old;
 
 	c->answer = how != CAS ? "NOT_STORED" : old ? "EXISTS" : "NOT_FOUND";
 	if ((how == ADD && old) || (how > ADD && !old) || (how == CAS && old->cas != c->number) ||
 	    (how > CAS && old->n_value + it->n_value > VALUE_LEN_MAX))
 		return old;
-	c->answer = "STORED";
-	if (how <= CAS) {
+	if (how <= CAS)
 		c->item = NULL;
-		return it;
-	}
-	it = item_new(table, old->data, old->n_key, old->n_value + it->n_value, old->flags,
-		      old->expires_ms);
-	if (!it) {
-		c->answer = NO_MEMORY;
-		return old;
-	}
-	memcpy(item_value(it), item_value(first), first->n_value);
-	memcpy(item_value(it) + first->n_value, item_value(second), second->n_value);
-	return it;
+	else
+		it = item_new(table, old->data, old->n_key, old->n_value + it->n_value, old->flags,
+			      old->expires_ms);
+	if (it && how > CAS)
+		memcpy(mempcpy(item_value(it), item_value(first), first->n_value), item_value(second),
+		       second->n_value);
+	c->answer = it ? "STORED" : NO_MEMORY;
+	return it ? it : old;
 }
 
 /* When a set fails nobody must find the value from before. */
@@ -205,17 +187,16 @@ static struct item *refuse_item(void *arg, struct item *old)
 static const char *do_store(struct conn *c)
 {
 	char **w = c->words;
-	int64_t n;
+	uint64_t n;
 
-	if (!cached_number(w[2], &c->flags) || !expiry(w[3], &c->expires_ms) ||
-	    !signed_number(w[4], &n) || n < 0 || n > INT32_MAX - 2 ||
-	    (c->command->how == CAS && !cached_number(w[5], &c->number)))
+	if (!cached_number(w[2], &c->flags) || !expiry(w[3], &c->expires_ms) || !cached_number(w[4], &n) ||
+	    n > INT32_MAX - 2 || (c->command->how == CAS && !cached_number(w[5], &c->number)))
 		return BAD_FORMAT;
 	if (n <= VALUE_LEN_MAX) {
-		c->value_len = (size_t)n + 2;
+		c->value_len = n + 2;
 		return NULL;
 	}
-	c->refused = (size_t)n + 2;
+	c->refused = n + 2;
 	table_change(table, w[1], refuse_item, c);
 	return "SERVER_ERROR object too large for cache";
 }
@@ -252,35 +233,28 @@ static const char *do_flush(struct conn *c)
 	return "OK";
 }
 
-/* The level is not used: a worker has nothing to say about a request. */
-static const char *do_verbosity(struct conn *c)
-{
-	return cached_number(c->words[1], &c->number) ? "OK" : BAD_FORMAT;
-}
-
 /* The connections are those of this worker; the limit is the heap's: see tgctl status. */
 static const char *do_stats(struct conn *c)
 {
 	static const char *const names[N_STATS] = STAT_NAMES;
 	_Atomic uint64_t *s = table_stats(table);
-	int64_t now = time(NULL);
 
-	evbuffer_add_printf(c->out, "STAT pid %d\r\nSTAT uptime %d\r\nSTAT time %" PRId64 "\r\n",
-			    (int)getpid(), (int)(now - started), now);
 	evbuffer_add_printf(c->out,
-			    "STAT version %s\r\nSTAT threads %d\r\nSTAT limit_maxbytes 0\r\n",
-			    CACHED_VERSION, threads);
+			    "STAT pid %d\r\nSTAT uptime %d\r\nSTAT time %lld\r\nSTAT version " CACHED_VERSION
+			    "\r\nSTAT threads %d\r\nSTAT curr_connections %d\r\nSTAT limit_maxbytes 0\r\n",
+			    (int)getpid(), (int)(time(NULL) - started), (long long)time(NULL), threads, n_conns);
 	for (int i = 0; i < N_STATS; i++)
 		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], s[i]);
-	evbuffer_add_printf(c->out,
-			    "STAT get_misses %" PRIu64 "\r\nSTAT curr_connections %" PRIu64 "\r\n",
-			    s[CMD_GET] - s[GET_HITS], n_conns);
+	evbuffer_add_printf(c->out, "STAT get_misses %" PRIu64 "\r\n", s[CMD_GET] - s[GET_HITS]);
 	return "END";
 }
 
-static const char *do_version(struct conn *c)
+/* verbosity (taken, but a worker has nothing to say about a request), version, quit */
+static const char *do_other(struct conn *c)
 {
-	c->closing = c->words[0][0] == 'q'; /* quit */
+	if (strcmp(c->words[0], "verbosity") == 0)
+		return cached_number(c->words[1], &c->number) ? "OK" : BAD_FORMAT;
+	c->closing = c->words[0][0] == 'q';
 	return c->closing ? NULL : "VERSION " CACHED_VERSION;
 }
 
@@ -294,8 +268,8 @@ static const struct command commands[] = {
 	{"prepend", 5, 6, NULL, do_store, PREPEND}, {"cas", 6, 7, NULL, do_store, CAS},
 	{"incr", 3, 4, count_item, NULL, 0},        {"decr", 3, 4, count_item, NULL, 0},
 	{"delete", 2, 4, delete_item, NULL, 0},     {"touch", 3, 4, touch_item, NULL, 0},
-	{"flush_all", 1, 3, NULL, do_flush, 0},     {"verbosity", 2, 3, NULL, do_verbosity, 0},
-	{"version", 1, MANY, NULL, do_version, 0},  {"quit", 1, MANY, NULL, do_version, 0},
+	{"flush_all", 1, 3, NULL, do_flush, 0},     {"verbosity", 2, 3, NULL, do_other, 0},
+	{"version", 1, MANY, NULL, do_other, 0},    {"quit", 1, MANY, NULL, do_other, 0},
 	{"stats", 1, 1, NULL, do_stats, 0},         {NULL, 1, 0, NULL, NULL, 0}};
 
 static const char *do_line(struct conn *c)
@@ -344,13 +318,10 @@ static bool step(struct conn *c)
 		answer = do_get(c);
 	} else if ((c->line = evbuffer_readln(c->in, NULL, EVBUFFER_EOL_CRLF)) != NULL) {
 		answer = do_line(c);
-	} else if (n > LINE_LEN_MAX) {
-		start = (char *)evbuffer_pullup(c->in, LINE_LEN_MAX);
-		start += strspn(start, " ");
-		c->closing = n > GET_LEN_MAX ||
-			     (strncmp(start, "get ", 4) && strncmp(start, "gets ", 5));
-		return false;
 	} else {
+		start = n > LINE_LEN_MAX ? (char *)evbuffer_pullup(c->in, LINE_LEN_MAX) : "get ";
+		start += strspn(start, " ");
+		c->closing = n > GET_LEN_MAX || (strncmp(start, "get ", 4) && strncmp(start, "gets ", 5));
 		return false;
 	}
 	if (answer && !c->noreply)
@@ -378,19 +349,6 @@ static bool receive(struct conn *c, int fd)
 	return n >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
-static void conn_free(struct conn *c, int fd)
-{
-	event_free(c->readable);
-	event_free(c->writable);
-	evbuffer_free(c->in);
-	evbuffer_free(c->out);
-	free(c->words);
-	free(c->line);
-	free(c);
-	close(fd);
-	n_conns--;
-}
-
 static void on_ready(evutil_socket_t fd, short what, void *arg)
 {
 	struct conn *c = arg;
@@ -404,7 +362,15 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 	waiting = evbuffer_get_length(c->out);
 	more |= c->next_key != 0;
 	if (!ok || (waiting == 0 && (c->closing || (c->ended && !more)))) {
-		conn_free(c, fd);
+		event_free(c->readable);
+		event_free(c->writable);
+		evbuffer_free(c->in);
+		evbuffer_free(c->out);
+		free(c->words);
+		free(c->line);
+		free(c);
+		close(fd);
+		n_conns--;
 		return;
 	}
 	if (waiting)
@@ -425,7 +391,7 @@ static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
 	(void)what, (void)arg;
 	if (!c) {
 		if (errno != EAGAIN && errno != ECONNABORTED) /* EAGAIN: another was faster */
-			event_del(accepting); /* out of descriptors: on_second tries again */
+			event_del(accepting);                 /* out of descriptors: on_second tries again */
 		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
