@@ -46,17 +46,11 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 	return take(&cache->bins[class], ret_zero);
 }
 
-/* The seed's rule: 8 bytes and more are aligned to 8, 4..7 to 4, 2..3 to 2, 1 not at all. */
-static inline unsigned tiny_align_mask(size_t size)
-{
-	return size >= 8 ? 7 : size >= 4 ? 3 : size >= 2 ? 1 : 0;
-}
-
 static inline void *tiny_alloc(size_t size)
 {
 	struct tgc_cache *cache = tgc_cache;
 	struct tgc_tiny *tiny = &cache->tiny;
-	unsigned mask = tiny_align_mask(size);
+	unsigned mask = tgc_tiny_align_mask(size);
 	uint32_t offset = (tiny->offset + mask) & ~mask;
 	uint64_t taken;
 
@@ -65,9 +59,10 @@ static inline void *tiny_alloc(size_t size)
 	if (TGS_UNLIKELY(offset + size > 16 || !tiny->block))
 		return tgc_tiny_alloc_slow(cache, size);
 	tiny->offset = offset + (uint32_t)size;
-	atomic_store_explicit(&cache->slot->tiny_offset, tiny->offset, memory_order_relaxed);
 	taken = atomic_load_explicit(tiny->taken, memory_order_relaxed);
 	atomic_store_explicit(tiny->taken, taken | UINT64_C(1) << (tiny->shift + offset), memory_order_release);
+	/* After the bit: whoever asks for the size of the object before us sees at least one of the two. */
+	atomic_store_explicit(&cache->slot->tiny_offset, tiny->offset, memory_order_release);
 	return tiny->block + offset;
 }
 
@@ -128,10 +123,15 @@ TG_API void tg_free(void *object)
 	}
 	class = tgs_entry_class(entry);
 	page -= tgs_entry_delta(entry);
-	if (class == TGS_CLASS_TINY)
+	if (TGS_LIKELY(class - 1 < TGS_CLASSES - 1)) {
+		if (TGS_UNLIKELY(!free_own(cache, object, page, class)))
+			tgc_report(TGC_DOUBLE_FREE, object);
+	} else if (class == TGS_CLASS_TINY) {
 		tgc_tiny_free(cache, object, page);
-	else if (TGS_UNLIKELY(!free_own(cache, object, page, class)))
-		tgc_report(TGC_DOUBLE_FREE, object);
+	} else {
+		/* An entry of zero looks like ours to a thread that has no slot: a page of no span. */
+		tgc_foreign_free(object);
+	}
 }
 
 TG_API void *tg_calloc(size_t n, size_t size)
@@ -178,7 +178,7 @@ TG_API void *tg_aligned_alloc(size_t align, size_t size)
 		return NULL;
 	}
 	/* The tiny rule already gives these. */
-	if (size <= TGS_TINY_MAX && align <= tiny_align_mask(size) + 1)
+	if (size <= TGS_TINY_MAX && align <= tgc_tiny_align_mask(size) + 1)
 		return tiny_alloc(size);
 	class = aligned_class(align, size);
 	if (class != 0)

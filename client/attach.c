@@ -89,6 +89,8 @@ static int save_options(const struct tg_options *given)
 		memcpy(tgc_saved.name, program_invocation_short_name, sizeof(tgc_saved.name) - 1);
 		r = 0;
 	}
+	if (!options.name)
+		tgp_text_clean(tgc_saved.name, TGP_NAME_MAX);
 	if (r < 0)
 		return r;
 	r = tgp_socket_path(options.socket, tgc_saved.socket, sizeof(tgc_saved.socket));

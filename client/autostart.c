@@ -37,11 +37,12 @@ int tgc_autostart(char *why, size_t why_size)
 {
 	static char script[] = "command -v \"$1\" >/dev/null || exit 127; "
 			       "setsid \"$@\" </dev/null >/dev/null 2>&1 &";
-	const char *program = getenv("TGD");
+	const char *program = secure_getenv("TGD");
 	char idle[] = IDLE_EXIT_SECONDS;
 	char *args[] = { "sh", "-c", script, "sh", (char *)(program ? program : "tgd"), "--socket", tgc_saved.socket,
 			 "--idle-exit", idle, tgc_saved.heap[0] ? "--heap" : NULL, tgc_saved.heap, NULL };
 	char *environment[ENV_MAX];
+	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	pid_t pid;
 	int r, status;
@@ -51,7 +52,14 @@ int tgc_autostart(char *why, size_t why_size)
 	if (r != 0)
 		return -r;
 	(void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-	r = posix_spawn(&pid, "/bin/sh", NULL, &attributes, args, environment);
+	r = posix_spawn_file_actions_init(&actions);
+	if (r == 0) {
+		/* It outlives us: it must not keep our sockets and pipes open. */
+		r = posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+		if (r == 0)
+			r = posix_spawn(&pid, "/bin/sh", &actions, &attributes, args, environment);
+		(void)posix_spawn_file_actions_destroy(&actions);
+	}
 	(void)posix_spawnattr_destroy(&attributes);
 	if (r != 0) {
 		snprintf(why, why_size, "cannot start tgd: %s", strerror(r));

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -149,6 +150,13 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
 
 /* tiny.c */
+
+/* The seed's rule: 8 bytes and more are aligned to 8, 4..7 to 4, 2..3 to 2, 1 not at all. */
+static inline unsigned tgc_tiny_align_mask(size_t size)
+{
+	return size >= 8 ? 7 : size >= 4 ? 3 : size >= 2 ? 1 : 0;
+}
+
 void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
 void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page);
 void tgc_tiny_unload(struct tgc_cache *cache);
@@ -179,6 +187,14 @@ struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse);
 void tgc_cache_return_late(void);
 /* All that a cache only caches: frees to come, free slots at hand, empty spans. */
 void tgc_cache_give_back(struct tgc_cache *cache);
+/* The same for the caches of threads that have ended.  stats.c */
+void tgc_idle_give_back(void);
+
+/* The errno of a malloc-like call for what a request returned: ENOMEM, EDQUOT or ENOTCONN. */
+static inline int tgc_alloc_errno(int r)
+{
+	return r == -EDQUOT || r == -ENOTCONN ? -r : ENOMEM;
+}
 
 /* error.c */
 enum tgc_error { TGC_DOUBLE_FREE, TGC_INVALID_FREE, TGC_NOT_ATTACHED };

@@ -12,7 +12,13 @@
 #include "shm/remote.h"
 
 #define IDLE_SPANS_MAX 64u
-#define IDLE_PAGES_MAX ((UINT64_C(64) << 20) / TGS_PAGE_SIZE)
+
+static uint64_t idle_pages_max(void)
+{
+	uint64_t limit = atomic_load_explicit(&tgc_heap.map->limit_bytes, memory_order_relaxed);
+
+	return tgs_min(UINT64_C(64) << 20, limit / 16) / TGS_PAGE_SIZE;
+}
 
 static uint64_t idle_pages;           /* in class 0's list; under large_lock; means nothing while there is no large cache */
 
@@ -102,7 +108,7 @@ static struct tgc_span *idle_find(struct tgc_cache *cache, uint64_t n_pages, uin
 
 	for (span = cache->supply[0].head; span; span = span->next) {
 		if (span->n_pages < n_pages || span->n_pages - n_pages > n_pages / 4 ||
-		    (tgc_span_page(span) & (align_pages - 1)) != 0)
+		    ((uintptr_t)tgs_page_address(&tgc_heap, tgc_span_page(span)) & (align_pages * TGS_PAGE_SIZE - 1)) != 0)
 			continue;
 		if (!best || span->n_pages < best->n_pages)
 			best = span;
@@ -164,7 +170,7 @@ static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_
 		*ret = span;
 		return 0;
 	}
-	idle_shrink(cache, IDLE_SPANS_MAX, IDLE_PAGES_MAX);
+	idle_shrink(cache, IDLE_SPANS_MAX, idle_pages_max());
 	r = get_usable_large(cache, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;
@@ -172,6 +178,7 @@ static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_
 	idle_shrink(cache, 0, 0);
 	if (tgc_cache->slot_id != 0)
 		tgc_return_all(tgc_cache);
+	tgc_idle_give_back();
 	return get_usable_large(cache, n_pages, align_pages, ret);
 }
 
@@ -196,7 +203,7 @@ void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
 	r = large_span(cache, n_pages, align_pages, &span);
 	if (r < 0) {
 		unlock_large();
-		errno = -r;
+		errno = tgc_alloc_errno(r);
 		return NULL;
 	}
 	page = tgc_span_page(span);
@@ -216,12 +223,13 @@ bool tgc_large_free(void *p, uint64_t page)
 
 	if (!cache)
 		return true; /* no daemon: the object stays */
-	if (p == tgs_page_address(&tgc_heap, page) && atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
+	if (tgc_span_record(page)->place == TGC_SPAN_LARGE && p == tgs_page_address(&tgc_heap, page) &&
+	    atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
 	    !(atomic_load_explicit(&unit->remote[0], memory_order_relaxed) & 1)) {
 		atomic_store_explicit(&unit->published, 0, memory_order_relaxed);
 		atomic_store_explicit(&unit->taken, 0, memory_order_release);
 		idle_add(cache, tgc_span_record(page));
-		idle_shrink(cache, IDLE_SPANS_MAX, IDLE_PAGES_MAX);
+		idle_shrink(cache, IDLE_SPANS_MAX, idle_pages_max());
 		ok = true;
 	}
 	unlock_large();
@@ -252,7 +260,7 @@ static bool may_resize(uint64_t page, uint64_t have, uint64_t want)
 {
 	if (want > tgc_heap.geometry.n_pages)
 		return false;
-	return want <= have || !tgc_pages_usable || tgc_pages_usable(page + have, want - have);
+	return !tgc_pages_usable || tgc_pages_usable(page + have, want - have);
 }
 
 /* In place: when it fits without wasting a quarter, or when the daemon can lengthen or shorten the span where it is.
@@ -274,9 +282,14 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 	}
 	span = tgc_span_record(page);
 	have = span->n_pages;
-	if (n_pages > have || have - n_pages > n_pages / 4) {
+	if (n_pages < have && have - n_pages > n_pages / 4) {
+		/* What is to go is given up before we ask: the daemon may take it although its answer never comes. */
+		cache->n_pages -= have - n_pages;
+		span->n_pages = (uint32_t)n_pages;
+		(void)resize(cache, page, n_pages);
+	} else if (n_pages > have) {
 		want = n_pages;
-		if (n_pages > have && n_pages > 16 && n_pages < UINT64_C(1) << 28)
+		if (n_pages > 16 && n_pages < UINT64_C(1) << 28)
 			want += n_pages / 8;
 		r = may_resize(page, have, want) ? resize(cache, page, want) : -ENOMEM;
 		if (r < 0 && want != n_pages) {

@@ -63,13 +63,14 @@ TG_API int tg_publish(const void *object)
 }
 
 /* Would an object of `size` bytes lie where this one lies?  Small ones: in the same class.  Tiny ones: in the room it
- * has, unless they would not be tiny any more. */
+ * has, unless they would not be tiny any more, or not aligned for their new size. */
 static bool fits_in_place(const struct tgs_object *object, size_t size)
 {
 	unsigned class = object->span.class;
 
 	if (class == TGS_CLASS_TINY)
-		return size <= TGS_TINY_MAX && size <= tgs_object_size(&tgc_heap, object);
+		return size <= TGS_TINY_MAX && (object->index & tgc_tiny_align_mask(size)) == 0 &&
+		       size <= tgs_object_size(&tgc_heap, object);
 	/* A class may also hold smaller objects that tg_aligned_alloc put there; moving those loses their alignment, as
 	 * C allows. */
 	return class != 0 && size > TGS_TINY_MAX && size <= TGS_SMALL_MAX && tgs_size_to_class(size) == class;

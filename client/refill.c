@@ -73,6 +73,8 @@ static void heed_requests(struct tgc_cache *cache)
 	cache->pressure_seen = pressure;
 	cache->trim_seen = trim;
 	tgc_return_all(cache);
+	tgc_idle_give_back();
+	tgc_large_trim();
 }
 
 /* From the daemon: what was asked for ahead of need, or now.  0 or -errno. */
@@ -87,6 +89,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
 		tgc_return_all(cache);
+		tgc_idle_give_back();
 		tgc_large_trim();
 		supply->batch = 0;
 		return get_spans(cache, class, 1);
@@ -110,7 +113,7 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 			if (r == 0 && !tgc_bin_next(cache, class))
 				r = -ENOMEM;
 			if (r < 0) {
-				errno = -r;
+				errno = tgc_alloc_errno(r);
 				return false;
 			}
 		}

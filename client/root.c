@@ -10,11 +10,16 @@
 
 static int check_name(const char *name)
 {
+	char clean[TGS_ROOT_NAME_SIZE];
+
 	if (!name || name[0] == '\0')
 		return -EINVAL;
 	if (strnlen(name, TGS_ROOT_NAME_SIZE) >= TGS_ROOT_NAME_SIZE)
 		return -ENAMETOOLONG;
-	return 0;
+	/* What the wire does not take: control characters, and what is not UTF-8. */
+	memcpy(clean, name, strlen(name) + 1);
+	tgp_text_clean(clean, sizeof(clean) - 1);
+	return strcmp(clean, name) == 0 ? 0 : -EINVAL;
 }
 
 static int root_set(const char *name, const void *object, bool compare, const void *expected)
@@ -33,6 +38,8 @@ static int root_set(const char *name, const void *object, bool compare, const vo
 		if (r < 0)
 			return r;
 	}
+	if (compare && expected && tg_to_ref(expected) == 0)
+		return -EAGAIN; /* no root leads out of the heap */
 	body.name = (char *)(uintptr_t)name;
 	body.ref = tg_to_ref(object);
 	body.compare = compare;

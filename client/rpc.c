@@ -293,6 +293,20 @@ static int say_hello(int64_t deadline)
 	return exchange(&request, TGD__REPLY__BODY_HELLO, NULL, deadline);
 }
 
+/* Why there is no conversation with what listens there, unless it has told us itself. */
+static void explain(int r)
+{
+	struct tgc_rpc *c = rpc();
+
+	if (r == -ETIMEDOUT)
+		snprintf(c->why, sizeof(c->why), "no answer from %.107s within %d ms", tgc_saved.socket,
+			 tgc_saved.timeout_ms);
+	else if (r == -EPROTO && c->why[0] == '\0')
+		snprintf(c->why, sizeof(c->why), "what answers at %.107s is no tgd", tgc_saved.socket);
+	else if (c->why[0] == '\0')
+		complain("lost the connection to", -r);
+}
+
 /* Connects and attaches, as client `id` (0: as a new one). */
 static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 {
@@ -300,6 +314,7 @@ static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 	Tgd__Request request = TGD__REQUEST__INIT;
 	int r;
 
+	rpc()->why[0] = '\0';
 	r = connect_socket(deadline);
 	if (r < 0) {
 		complain("cannot connect to", -r);
@@ -315,8 +330,10 @@ static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 		request.attach = &attach;
 		r = exchange(&request, TGD__REPLY__BODY_ATTACH, ret, deadline);
 	}
-	if (r < 0)
+	if (r < 0) {
+		explain(r);
 		disconnect();
+	}
 	return r;
 }
 
@@ -447,11 +464,13 @@ int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Re
 		rpc()->gave_up = r < 0;
 		if (r < 0)
 			return r;
+		if (now_ms() >= deadline)
+			return -ENOTCONN; /* a daemon that lets us in and out again */
 	}
 	if (r == -ETIMEDOUT || r == -EPROTO) {
 		/* What may still come on this connection answers a question that nobody asks any more. */
 		disconnect();
-		rpc()->gave_up = true;
+		rpc()->gave_up = r == -ETIMEDOUT;
 		return r == -ETIMEDOUT ? -ENOTCONN : r;
 	}
 	return r;

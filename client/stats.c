@@ -51,7 +51,7 @@ TG_API int tg_stats(struct tg_stats *stats)
 }
 
 /* The caches of threads that have ended: nobody else works on one that is out of the list. */
-static void trim_idle(void)
+void tgc_idle_give_back(void)
 {
 	struct tgc_cache *list, *cache;
 
@@ -83,7 +83,7 @@ TG_API int tg_trim(void)
 		tgc_cache_give_back(cache);
 		cache->trim_seen = atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
 	}
-	trim_idle();
+	tgc_idle_give_back();
 	tgc_large_trim();
 	return 0;
 }

@@ -43,8 +43,11 @@ static void note_links(const void *link)
 	struct tgs_span span;
 	_Atomic uint64_t *flags;
 
-	if (!tgs_span_at(&tgc_heap, page, &span))
-		return;
+	/* Inner pages of a large object have no entry: its first page is the next one down that has. */
+	while (!tgs_span_at(&tgc_heap, page, &span)) {
+		if (page-- == 0)
+			return;
+	}
 	flags = &tgc_heap.records[span.page].flags;
 	if (!(atomic_load_explicit(flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS))
 		atomic_fetch_or_explicit(flags, TGS_RECORD_HAS_LINKS, memory_order_relaxed);
@@ -85,9 +88,10 @@ TG_API bool tg_swap(tg_link *link, const void *expected, void *desired, unsigned
 			      desired ? tgs_ref_of(&tgc_heap, desired) : 0, flags);
 	if (!swung && made_public)
 		atomic_fetch_and_explicit(published_word(&given), ~given.bit, memory_order_acq_rel);
-	tgs_step_done(cache->slot);
+	/* The free may be a step of its own and then takes the note's place: what is lost in between is the recoverer's. */
 	if (swung && (flags & TG_RETIRE) && expected)
 		tg_free((void *)(uintptr_t)expected);
+	tgs_step_done(cache->slot);
 	errno = 0;
 	return swung;
 }

@@ -117,7 +117,7 @@ struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
 	if (r < 0) {
 		if (cache != tgc_cache)
 			push_idle(cache);
-		errno = -r;
+		errno = tgc_alloc_errno(r);
 		return NULL;
 	}
 	cache->slot = &tgc_heap.slots[slot_id];
@@ -139,7 +139,7 @@ struct tgc_cache *tgc_cache_get(void)
 		return NULL;
 	pthread_once(&thread_key_once, make_thread_key);
 	if (thread_key_error != 0) {
-		errno = thread_key_error;
+		errno = ENOMEM;
 		return NULL;
 	}
 	/* A cache of this thread that was wiped (fork) or emptied (detach) is used again. */

@@ -177,14 +177,13 @@ void tgd_central_adopt(struct tgd_central *central, struct tgs_span *span, bool 
 	file(central, span);
 }
 
-/* Hands a span over.  It is harvested once more, on behalf of the new holder, who does not know of
- * it yet. */
+/* Hands a span over.  Harvested before the move: from the move on, `taken` is the new holder's alone,
+ * who may free an object in it at once.  He harvests when he hears of the span, after the move. */
 static void grant(struct tgd_central *central, struct tgs_span *span, unsigned slot,
 		  struct tgd_grant *ret)
 {
-	tgd_lease_move(central->lease, span, slot);
-	atomic_thread_fence(memory_order_seq_cst);
 	harvest(central, span);
+	tgd_lease_move(central->lease, span, slot);
 	*ret = (struct tgd_grant){.page = span->page,
 				  .free = tgd_central_room(central->view, span)};
 }

@@ -7,6 +7,8 @@ EXTRA_DIST += %D%/share-list.c
 # Every key of tgd(8) with a comment; tests/unit/test_config reads it.
 EXTRA_DIST += %D%/tgd.conf
 
+EXTRA_DIST += %D%/tgcached/README.md
+
 noinst_PROGRAMS += %D%/tgcached/tgcached
 %C%_tgcached_tgcached_SOURCES = \
 	%D%/tgcached/cached.h \

@@ -232,6 +232,29 @@ static int check_headers(int map_fd, int heap_fd, struct tgs_map_header *header,
 	return 0;
 }
 
+/* Where there is room, at a multiple of what the pages are aligned to in the file: objects keep their alignment up to
+ * 4 MiB. */
+static void *map_anywhere(int fd, uint64_t bytes)
+{
+	const uint64_t unit = TGS_CHUNK_PAGES * TGS_PAGE_SIZE;
+	uint8_t *room = mmap(NULL, bytes + unit, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *start;
+	void *p;
+
+	if (room == MAP_FAILED)
+		return MAP_FAILED;
+	start = (uint8_t *)(uintptr_t)tgs_round_up((uintptr_t)room, unit);
+	p = mmap(start, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
+	if (p == MAP_FAILED) {
+		munmap(room, bytes + unit);
+		return MAP_FAILED;
+	}
+	if (start > room)
+		munmap(room, (size_t)(start - room));
+	munmap(start + bytes, unit - (size_t)(start - room));
+	return p;
+}
+
 static int map_heap_file(int fd, uint64_t base, uint64_t bytes, bool any_address, void **ret,
 			 char *why, size_t why_size)
 {
@@ -247,7 +270,7 @@ static int map_heap_file(int fd, uint64_t base, uint64_t bytes, bool any_address
 		errno = EEXIST;
 	}
 	if (p == MAP_FAILED && any_address)
-		p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+		p = map_anywhere(fd, bytes);
 	if (p == MAP_FAILED) {
 		int r = errno == EEXIST ? -EADDRINUSE : -errno;
 

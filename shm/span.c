@@ -69,24 +69,25 @@ static size_t tiny_size(const struct tgs_heap *heap, const struct tgs_object *ob
 {
 	unsigned in_block = object->index % 16;
 	unsigned shift = object->index % 64 - in_block;
-	uint64_t taken = atomic_load_explicit(
-		tgs_taken_word(heap, TGS_TINY, object->span.page, object->unit),
-		memory_order_acquire);
-	uint64_t later = (taken >> shift & 0xffff) >> in_block >> 1;
 	uint64_t block = tgs_ref_of(heap, tgs_page_address(heap, object->span.page)) +
 			 object->index - in_block;
 	const struct tgs_slot *slot = &heap->slots[object->span.owner];
+	uint64_t end = 16, used, taken, later;
 
-	if (later != 0)
-		return (size_t)__builtin_ctzll(later) + 1;
+	/* The slot first: what its thread puts into the block later lies behind `used`, or shows in `taken`. */
 	if (object->span.owner != TGS_SLOT_CENTRAL &&
 	    atomic_load_explicit(&slot->tiny_block, memory_order_acquire) == block) {
-		uint64_t used = atomic_load_explicit(&slot->tiny_offset, memory_order_acquire);
-
+		used = atomic_load_explicit(&slot->tiny_offset, memory_order_acquire);
 		if (used > in_block && used <= 16)
-			return (size_t)used - in_block;
+			end = used;
 	}
-	return 16 - in_block;
+	taken = atomic_load_explicit(
+		tgs_taken_word(heap, TGS_TINY, object->span.page, object->unit),
+		memory_order_acquire);
+	later = (taken >> shift & 0xffff) >> in_block >> 1;
+	if (later != 0)
+		end = tgs_min(end, in_block + (uint64_t)__builtin_ctzll(later) + 1);
+	return (size_t)(end - in_block);
 }
 
 size_t tgs_object_size(const struct tgs_heap *heap, const struct tgs_object *object)

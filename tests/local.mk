@@ -75,13 +75,17 @@ tg_integration_tests = \
 	%D%/integration/test_alloc \
 	%D%/integration/test_attach \
 	%D%/integration/test_badfree \
+	%D%/integration/test_badinput \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_fork \
 	%D%/integration/test_free \
+	%D%/integration/test_full \
 	%D%/integration/test_hostile_peers \
 	%D%/integration/test_link \
+	%D%/integration/test_malloc \
 	%D%/integration/test_policy \
+	%D%/integration/test_programs \
 	%D%/integration/test_realloc \
 	%D%/integration/test_roots \
 	%D%/integration/test_stress \
@@ -99,7 +103,15 @@ tg_integration_tests = \
 %C%_integration_test_tgcached_workers_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/client
 
 # Programs that tests start; no tests themselves.
-tg_test_helpers =
+tg_test_helpers = \
+	%D%/integration/fork_user \
+	%D%/integration/malloc_user
+# They are run with libtgmalloc.so preloaded, and link nothing of ours.
+%C%_integration_fork_user_SOURCES = %D%/integration/fork_user.c
+%C%_integration_fork_user_LDADD =
+%C%_integration_malloc_user_SOURCES = %D%/integration/malloc_user.c
+%C%_integration_malloc_user_LDADD =
+EXTRA_DIST += %D%/integration/new_user.cc
 
 # Each takes files to try as arguments; built here so that they keep compiling, run by hand (see their comments).
 tg_fuzzers = \

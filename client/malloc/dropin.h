@@ -26,6 +26,9 @@ extern __thread bool tgc_use_libc;
 enum tgc_next { TGC_NEXT_RETRY, TGC_NEXT_LIBC, TGC_NEXT_FAIL };
 TGS_COLD enum tgc_next tgc_dropin_failed(void);
 
+/* keep.c: the function of that name that would be called without us.  NULL if there is none. */
+void *tgc_next_function(const char *name);
+
 /* One line on standard error.  Allocates nothing. */
 TGS_COLD void tgc_dropin_say(const char *what, const char *why);
 

@@ -27,7 +27,7 @@
 #include "client/malloc/dropin.h"
 
 #define RUNS_MAX 16384u          /* pieces of address space that a child is cut into: the kernel has a limit of 65530 */
-#define STACK_BYTES (64u << 10)
+#define STACK_BYTES (256u << 10)
 #define INNER UINT64_C(1)        /* a private page at which no object starts: never a page map entry, which has bit 7 */
 
 struct run {
@@ -246,29 +246,6 @@ static void copy_all(void)
 	}
 }
 
-/* If the program runs on a stack that lies in the heap itself, the copying is done on another one: what it writes to its
- * own stack must not be part of what it copies. */
-static void copy_all_off_stack(void)
-{
-	static ucontext_t back, there;
-	void *stack;
-
-	if (!tgc_in_heap(__builtin_frame_address(0))) {
-		copy_all();
-		return;
-	}
-	stack = map_private(STACK_BYTES);
-	if (!stack || getcontext(&there) < 0)
-		die("fork: no stack for the child's copying");
-	there.uc_stack.ss_sp = stack;
-	there.uc_stack.ss_size = STACK_BYTES;
-	there.uc_link = &back;
-	makecontext(&there, copy_all, 0);
-	if (swapcontext(&back, &there) < 0)
-		die("fork: cannot change to the stack for the child's copying");
-	munmap(stack, STACK_BYTES);
-}
-
 static void in_child(void)
 {
 	int saved_errno = errno;
@@ -278,7 +255,7 @@ static void in_child(void)
 			tgc_inherited = map_private(tgc_heap.geometry.n_pages * sizeof(*tgc_inherited));
 		if (!tgc_inherited)
 			die("fork: no memory for the child's copy");
-		copy_all_off_stack();
+		copy_all();
 		if (gate[0] >= 0) {
 			close(gate[1]);
 			close(gate[0]);
@@ -315,6 +292,64 @@ bool tgc_is_strange(const void *p)
 	if (!atomic_load_explicit(&tgc_process->attached, memory_order_relaxed))
 		return true;
 	return client != (tgc_process->client_id & (TGS_CLIENTS_MAX - 1)) + 1;
+}
+
+/* ---- a stack in the heap ---- */
+
+struct detour {
+	ucontext_t back, there;
+	pid_t pid;
+	int error;
+};
+
+static pid_t call_fork(void)
+{
+	pid_t (*function)(void) = (pid_t (*)(void))tgc_next_function("fork");
+
+	if (!function) {
+		errno = ENOSYS;
+		return -1;
+	}
+	return function();
+}
+
+static void fork_there(unsigned high, unsigned low)
+{
+	struct detour *detour = (struct detour *)((uintptr_t)high << 32 | low);
+
+	detour->pid = call_fork();
+	detour->error = errno;
+}
+
+/* Until the child has its copies, both sides would run on the same stack: such a fork is made on
+ * another one, which is private. */
+static TGS_COLD pid_t fork_on_other_stack(void)
+{
+	uint8_t *stack = map_private(STACK_BYTES);
+	struct detour *detour = (struct detour *)stack;
+	pid_t pid;
+
+	if (!stack || getcontext(&detour->there) < 0) {
+		errno = ENOMEM;
+		return -1;
+	}
+	detour->there.uc_stack.ss_sp = stack + sizeof(*detour);
+	detour->there.uc_stack.ss_size = STACK_BYTES - sizeof(*detour);
+	detour->there.uc_link = &detour->back;
+	makecontext(&detour->there, (void (*)(void))fork_there, 2, (unsigned)((uintptr_t)detour >> 32),
+		    (unsigned)(uintptr_t)detour);
+	detour->error = 0;
+	detour->pid = -1;
+	(void)swapcontext(&detour->back, &detour->there);
+	pid = detour->pid;
+	errno = detour->error;
+	munmap(stack, STACK_BYTES);
+	return pid;
+}
+
+TG_API pid_t fork(void)
+{
+	return tgc_in_heap(__builtin_frame_address(0)) ? fork_on_other_stack() : call_fork();
 }
 
 /* Runs before all other constructors (the library is linked with -z initfirst).  So of all fork handlers ours come last

@@ -15,13 +15,23 @@
 
 #include "client/malloc/dropin.h"
 
-/* The C library's function of that name. */
+void *tgc_next_function(const char *name)
+{
+	bool was = tgc_use_libc;
+	void *p;
+
+	tgc_use_libc = true;
+	p = dlsym(RTLD_NEXT, name);
+	tgc_use_libc = was;
+	return p;
+}
+
 static void *next(const char *name, void *_Atomic *known)
 {
 	void *p = *known;
 
 	if (!p)
-		*known = p = dlsym(RTLD_NEXT, name);
+		*known = p = tgc_next_function(name);
 	return p;
 }
 

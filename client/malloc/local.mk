@@ -17,6 +17,6 @@ tg_malloc_kept = fopen|fopen64|fdopen|popen|tmpfile|tmpfile64|fmemopen|open_mems
 %C%_libtgmalloc_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared \
 	-Wl,-z,initfirst \
 	-export-symbols-regex \
-	'^($(tg_malloc_family)|malloc_usable_size|$(tg_malloc_kept)|pthread_setspecific|tss_set|_Zn[wa].*|_Zd[la].*)$$'
+	'^($(tg_malloc_family)|malloc_usable_size|$(tg_malloc_kept)|fork|pthread_setspecific|tss_set|_Zn[wa].*|_Zd[la].*)$$'
 %C%_libtgmalloc_la_LIBADD = client/libtgclient.la $(tg_core_libs)
 $(%C%_libtgmalloc_la_OBJECTS): | $(tg_generated)

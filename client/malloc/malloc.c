@@ -7,7 +7,6 @@
  */
 #include "client/malloc/dropin.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdint.h>
@@ -57,15 +56,15 @@ static TGS_COLD void *allocate_slow(size_t align, size_t size, bool zero)
 		tgc_use_libc = true;
 		p = from_heap(align, round_up(size), zero);
 		tgc_use_libc = was;
-		if (p)
-			return p;
-		next = tgc_dropin_failed();
+		if (!p)
+			next = tgc_dropin_failed();
 	}
-	if (next == TGC_NEXT_FAIL) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	return from_libc(align, size, zero);
+	if (!p && next != TGC_NEXT_FAIL)
+		p = from_libc(align, size, zero);
+	/* What errno was before, nobody knows any more; that it is not 0 would be taken for an error by programs that
+	 * set it to 0, call readdir, and allocate in between. */
+	errno = p ? 0 : ENOMEM;
+	return p;
 }
 
 static inline void *allocate(size_t align, size_t size, bool zero)
@@ -120,13 +119,9 @@ TG_API void free(void *object)
 static size_t libc_usable_size(void *object)
 {
 	static size_t (*_Atomic usable_size)(void *);
-	bool was = tgc_use_libc;
 
-	if (!usable_size) {
-		tgc_use_libc = true;
-		usable_size = (size_t (*)(void *))dlsym(RTLD_NEXT, "malloc_usable_size");
-		tgc_use_libc = was;
-	}
+	if (!usable_size)
+		usable_size = (size_t (*)(void *))tgc_next_function("malloc_usable_size");
 	return usable_size ? usable_size(object) : 0;
 }
 

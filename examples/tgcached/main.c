@@ -42,7 +42,7 @@ static void start_worker(int i, int n, int listen_fd, const sigset_t *signals)
 
 static void note_end(int i, int status)
 {
-	int64_t now = cached_now_ms(), delay = workers[i].delay_ms ? workers[i].delay_ms * 2 : FIRST_DELAY_MS;
+	int64_t now = cached_now_ms(), delay = workers[i].delay_ms * 2 + FIRST_DELAY_MS;
 
 	delay = now - workers[i].started_ms >= SHORT_LIFE_MS ? 0 : delay;
 	workers[i].delay_ms = delay < LAST_DELAY_MS ? delay : LAST_DELAY_MS;
@@ -103,7 +103,8 @@ static int listen_on(const char *address, const char *port, int n_workers)
 	}
 	freeaddrinfo(info);
 	getsockname(fd, (struct sockaddr *)&bound, &n); /* which port it is, if 0 was asked for */
-	fprintf(stderr, "tgcached: %d workers on %s port %d\n", n_workers, address, ntohs(bound.sin6_port));
+	fprintf(stderr, "tgcached: %d workers on %s port %d\n", n_workers, address,
+		ntohs(bound.sin6_port));
 	return fd;
 }
 
@@ -121,10 +122,9 @@ int main(int argc, char **argv)
 			n_workers = option == 'w' ? atoi(optarg) : 0;
 	}
 	if (optind != argc || n_workers < 1 || n_workers > MAX_WORKERS) {
-		fprintf(stderr,
-			"usage: tgcached [-p PORT] [-l ADDRESS] [-w WORKERS (1 to %d)]\n"
-			"The heap is that of the tgd at TG_SOCKET.\n",
-			MAX_WORKERS);
+		fputs("usage: tgcached [-p PORT] [-l ADDRESS] [-w WORKERS]; the heap is that of "
+		      "TG_SOCKET\n",
+		      stderr);
 		return 2;
 	}
 	if (!cached_attach()) /* only to see that the workers will be able to */

@@ -1,13 +1,14 @@
 /* table.c - shards, each with a robust mutex and chains of items.
  *
- * A worker may be killed at any instruction, also while it holds a shard.  The next one to lock that is told
- * (EOWNERDEAD), and has nothing to repair: an item enters and leaves a chain by one store, so chains are whole even in
- * the midst of a change, and values never change in place.  Such a kill leaks at most the one object that was
- * allocated and not yet linked, or unlinked and not yet freed.
+ * A worker may be killed at any instruction, also while it holds a shard.  The next one to lock it
+ * is told (EOWNERDEAD), and has nothing to repair: an item enters and leaves a chain by one store,
+ * so chains are whole even in the midst of a change, and values never change in place.  Such a kill
+ * leaks at most the one object that was not yet linked, or no longer linked and not yet freed.
  *
- * The number of chains is fixed (2 MiB of heads): four items a chain with a million of them, and nothing to move while
- * others wait.  No list keeps the order of use: evicted is the least recently used of SAMPLE items, other ones each
- * time.  Pointers are stored as they are: the heap has the same address in every process.
+ * The number of chains is fixed (2 MiB of heads): four items a chain with a million of them, and
+ * nothing to move while others wait.  There is no list in the order of use: evicted is the least
+ * recently used of SAMPLE items, of other ones each time.  Links are plain pointers: the heap has
+ * the same address in every process.
  */
 #include "cached.h"
 
@@ -24,20 +25,19 @@
 #define EVICT_ROUNDS 10
 
 struct table {
-	uint64_t magic;                  /* const once published */
-	atomic_uint hand;                /* W: any (add)   R: any   where the next sample is taken */
-	_Atomic int64_t flush_at_ms;     /* W: any   R: any   what was stored before dies then; 0: none */
-	_Atomic uint64_t stats[N_STATS]; /* W: any (add)   R: any */
+	uint64_t magic; /* const once published */
+	_Atomic int64_t
+		flush_at_ms; /* W: any   R: any   what was stored before dies then; 0: none */
+	_Alignas(64) _Atomic uint64_t
+		stats[N_STATS]; /* W: any (add)   R: any   away from what all read */
+	atomic_uint hand;       /* W: any (add)   R: any   where the next sample is taken */
 	struct shard {
 		_Alignas(64) pthread_mutex_t lock;
 		struct item *chains[N_CHAINS]; /* under the lock */
 	} shards[N_SHARDS];
 };
 
-_Atomic uint64_t *table_stats(struct table *t)
-{
-	return t->stats;
-}
+_Atomic uint64_t *table_stats;
 
 int64_t cached_now_ms(void)
 {
@@ -95,22 +95,22 @@ static struct shard *lock(struct table *t, uint64_t hash, bool wait)
 }
 
 /* Puts the item (NULL: none) in place of the one at the link (which may be none) and frees that. */
-static void put(struct table *t, struct item **link, struct item *it)
+static void put(struct item **link, struct item *it)
 {
 	struct item *old = *link;
 
 	if (it) {
 		it->chain = old ? old->chain : NULL;
 		it->stored_ms = it->used_ms = cached_now_ms();
-		it->cas = ++t->stats[TOTAL_ITEMS];
-		t->stats[CURR_ITEMS]++;
-		t->stats[BYTES] += size_of(it);
+		it->cas = ++table_stats[TOTAL_ITEMS];
+		table_stats[CURR_ITEMS]++;
+		table_stats[BYTES] += size_of(it);
 	}
 	/* The one store: after it the item is there, and all of it; before it the old one was. */
 	__atomic_store_n(link, it ? it : old->chain, __ATOMIC_RELEASE);
 	if (old) {
-		t->stats[CURR_ITEMS]--;
-		t->stats[BYTES] -= size_of(old);
+		table_stats[CURR_ITEMS]--;
+		table_stats[BYTES] -= size_of(old);
 		tg_free(old);
 	}
 }
@@ -121,7 +121,8 @@ static bool is_dead(struct table *t, const struct item *it, int64_t now)
 	       (t->flush_at_ms <= now && it->stored_ms < t->flush_at_ms);
 }
 
-void table_change(struct table *t, const char *key, struct item *(*change)(void *arg, struct item *old), void *arg)
+void table_change(struct table *t, const char *key,
+		  struct item *(*change)(void *arg, struct item *old), void *arg)
 {
 	size_t n = strlen(key);
 	uint64_t hash = hash_of(key, n);
@@ -132,7 +133,7 @@ void table_change(struct table *t, const char *key, struct item *(*change)(void 
 	while ((it = *link) && (it->hash != hash || it->n_key != n || memcmp(it->data, key, n)))
 		link = &it->chain;
 	if (it && is_dead(t, it, now)) {
-		put(t, link, NULL);
+		put(link, NULL);
 		while ((it = *link))
 			link = &it->chain;
 	}
@@ -140,16 +141,16 @@ void table_change(struct table *t, const char *key, struct item *(*change)(void 
 		it->used_ms = now;
 	new = change(arg, it);
 	if (new != it)
-		put(t, link, new);
+		put(link, new);
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* Frees the least recently used item of a sample; its size.  0: there was none.  Waits for no lock, as its caller may
- * hold one: an item of a busy shard is left alone. */
+/* Frees the least recently used item of a sample; its size.  0: there was none.  Waits for no lock,
+ * as its caller may hold one: busy shards are left alone. */
 static size_t evict_one(struct table *t)
 {
 	struct item *oldest = NULL, **link;
-	int64_t used_ms = INT64_MAX;
+	int64_t used_ms = 0;
 	uint64_t hash = 0;
 	size_t seen = 0, size = 1; /* more than 0 also if another one was faster */
 	struct shard *s;
@@ -159,10 +160,10 @@ static size_t evict_one(struct table *t)
 
 		s = lock(t, hand, false);
 		for (unsigned j = 0; s && j < N_CHAINS && seen < SAMPLE; j++) {
-			for (struct item *it = s->chains[(hand / N_SHARDS * SAMPLE + j) % N_CHAINS]; it;
-			     it = it->chain) {
-				seen++;
-				if (it->used_ms < used_ms) {
+			struct item *it = s->chains[(hand / N_SHARDS * SAMPLE + j) % N_CHAINS];
+
+			for (; it; it = it->chain, seen++) {
+				if (!oldest || it->used_ms < used_ms) {
 					oldest = it;
 					used_ms = it->used_ms;
 					hash = it->hash;
@@ -179,22 +180,18 @@ static size_t evict_one(struct table *t)
 		link = &(*link)->chain;
 	if (*link) {
 		size = size_of(*link);
-		put(t, link, NULL);
-		t->stats[EVICTIONS]++;
+		put(link, NULL);
+		table_stats[EVICTIONS]++;
 	}
 	pthread_mutex_unlock(&s->lock);
 	return size;
 }
 
-struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value, uint32_t flags,
-		      int64_t expires_ms)
+struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value,
+		      uint32_t flags, int64_t expires_ms)
 {
-	struct item model = {.hash = hash_of(key, n_key),
-			     .expires_ms = expires_ms,
-			     .flags = flags,
-			     .n_value = (uint32_t)n_value,
-			     .n_key = (uint8_t)n_key};
-	size_t size = size_of(&model), batch = size > EVICT_BATCH ? size : EVICT_BATCH;
+	size_t size = sizeof(struct item) + n_key + n_value + 1,
+	       batch = size > EVICT_BATCH ? size : EVICT_BATCH;
 	struct item *it = tg_malloc(size);
 
 	/* What is evicted may lie scattered, so each round takes twice as much. */
@@ -206,7 +203,9 @@ struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_v
 	}
 	if (!it)
 		return NULL;
-	*it = model;
+	*it = (struct item){.hash = hash_of(key, n_key), .expires_ms = expires_ms, .flags = flags};
+	it->n_value = (uint32_t)n_value;
+	it->n_key = (uint8_t)n_key;
 	memcpy(it->data, key, n_key);
 	item_value(it)[n_value] = '\0'; /* ends a number */
 	return it;
@@ -220,8 +219,9 @@ void table_flush(struct table *t, int64_t delay_ms)
 		struct shard *s = lock(t, i / N_CHAINS, true);
 
 		for (struct item **link = &s->chains[i % N_CHAINS]; *link;) {
-			if (delay_ms <= 0 || is_dead(t, *link, now)) /* since when is forgotten below */
-				put(t, link, NULL);
+			if (delay_ms <= 0 ||
+			    is_dead(t, *link, now)) /* since when is forgotten below */
+				put(link, NULL);
 			else
 				link = &(*link)->chain;
 		}
@@ -254,8 +254,11 @@ struct table *cached_attach(void)
 		}
 	}
 	errno = t ? EEXIST : errno;
-	if (t && tg_usable_size(t) >= sizeof(*t) && t->magic == MAGIC)
-		return t;
-	fprintf(stderr, "tgcached: no table of ours at the root \"%s\": %s\n", ROOT, strerror(errno));
-	return NULL;
+	if (!t || tg_usable_size(t) < sizeof(*t) || t->magic != MAGIC) {
+		fprintf(stderr, "tgcached: no table of ours at the root \"%s\": %s\n", ROOT,
+			strerror(errno));
+		return NULL;
+	}
+	table_stats = t->stats;
+	return t;
 }

@@ -21,8 +21,6 @@
 
 #define BAD_FORMAT "CLIENT_ERROR bad command line format"
 #define BAD_TIME   "CLIENT_ERROR invalid exptime argument"
-#define BAD_DELTA  "CLIENT_ERROR invalid numeric delta argument"
-#define NO_NUMBER  "CLIENT_ERROR cannot increment or decrement non-numeric value"
 #define NO_MEMORY  "SERVER_ERROR out of memory storing object"
 
 struct conn {
@@ -57,7 +55,9 @@ static bool expiry(const char *word, int64_t *ret_ms)
 		return false;
 	past = (past && s) || (s > 30 * 24 * 3600 && s <= now);
 	s -= s > 30 * 24 * 3600 && !past ? now : 0;
-	*ret_ms = past ? 1 : s == 0 ? 0 : cached_now_ms() + (int64_t)(s < UINT32_MAX ? s : UINT32_MAX) * 1000;
+	*ret_ms = past; /* 1 is long ago */
+	if (!past && s)
+		*ret_ms = cached_now_ms() + (int64_t)(s < UINT32_MAX ? s : UINT32_MAX) * 1000;
 	return true;
 }
 
@@ -65,13 +65,13 @@ static struct item *show_item(void *arg, struct item *it)
 {
 	struct conn *c = arg;
 
-	table_stats(table)[CMD_GET]++;
+	table_stats[it ? GET_HITS : GET_MISSES]++;
 	if (!it)
 		return NULL;
-	table_stats(table)[GET_HITS]++;
 	if (c->words[0][1] == 'a') /* gat, gats */
 		it->expires_ms = c->expires_ms;
-	evbuffer_add_printf(c->out, "VALUE %.*s %u %u", it->n_key, it->data, it->flags, it->n_value);
+	evbuffer_add_printf(c->out, "VALUE %.*s %u %u", it->n_key, it->data, it->flags,
+			    it->n_value);
 	if (c->words[0][3] == 's') /* gets, gats */
 		evbuffer_add_printf(c->out, " %" PRIu64, it->cas);
 	evbuffer_add(c->out, "\r\n", 2);
@@ -106,12 +106,11 @@ static struct item *delete_item(void *arg, struct item *old)
 	bool zero = c->n_words > 2 && strcmp(c->words[2], "0") == 0; /* old clients: "at once" */
 
 	c->noreply &= c->n_words > 2;
-	if (c->n_words != 2 + zero + c->noreply) {
-		c->answer = BAD_FORMAT ".  Usage: delete <key> [noreply]";
-		return old;
-	}
 	c->answer = old ? "DELETED" : "NOT_FOUND";
-	return NULL;
+	if (c->n_words == 2 + zero + c->noreply)
+		return NULL;
+	c->answer = BAD_FORMAT ".  Usage: delete <key> [noreply]";
+	return old;
 }
 
 static struct item *touch_item(void *arg, struct item *old)
@@ -132,15 +131,17 @@ static struct item *count_item(void *arg, struct item *old)
 	uint64_t v;
 	size_t n;
 
-	c->answer = !ok ? BAD_DELTA : !old ? "NOT_FOUND" : NO_NUMBER;
+	c->answer = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+	if (!ok || !old)
+		c->answer = !ok ? "CLIENT_ERROR invalid numeric delta argument" : "NOT_FOUND";
 	if (!ok || !old || !cached_number(item_value(old), &v))
 		return old;
 	v = c->words[0][0] == 'i' ? v + c->number : v > c->number ? v - c->number : 0;
 	n = (size_t)snprintf(c->digits, sizeof(c->digits), "%" PRIu64, v);
 	it = item_new(table, old->data, old->n_key, n > old->n_value ? n : old->n_value, old->flags,
 		      old->expires_ms);
-	if (it)
-		memcpy(memset(item_value(it), ' ', it->n_value), c->digits, n); /* it never gets shorter */
+	if (it) /* as memcached: it never gets shorter */
+		memcpy(memset(item_value(it), ' ', it->n_value), c->digits, n);
 	c->answer = it ? c->digits : NO_MEMORY;
 	return it ? it : old;
 }
@@ -151,7 +152,7 @@ struct command {
 	const char *name;
 	int min, max;                                        /* words */
 	struct item *(*change)(void *arg, struct item *old); /* of the key; or: */
-	const char *(*run)(struct conn *c);                  /* its answer; NULL: none, or not yet */
+	const char *(*run)(struct conn *c); /* its answer; NULL: none, or not yet */
 	enum how how;
 };
 
@@ -159,7 +160,8 @@ static struct item *store_item(void *arg, struct item *old)
 {
 	struct conn *c = arg;
 	enum how how = c->command->how;
-	struct item *it = c->item, *first = how == APPEND ? old : it, *second = how == APPEND ? it : old;
+	struct item *it = c->item, *first = how == APPEND ? old : it,
+		    *second = how == APPEND ? it : old;
 
 	c->answer = how != CAS ? "NOT_STORED" : old ? "EXISTS" : "NOT_FOUND";
 	if ((how == ADD && old) || (how > ADD && !old) || (how == CAS && old->cas != c->number) ||
@@ -171,8 +173,8 @@ static struct item *store_item(void *arg, struct item *old)
 		it = item_new(table, old->data, old->n_key, old->n_value + it->n_value, old->flags,
 			      old->expires_ms);
 	if (it && how > CAS)
-		memcpy(mempcpy(item_value(it), item_value(first), first->n_value), item_value(second),
-		       second->n_value);
+		memcpy(mempcpy(item_value(it), item_value(first), first->n_value),
+		       item_value(second), second->n_value);
 	c->answer = it ? "STORED" : NO_MEMORY;
 	return it ? it : old;
 }
@@ -189,8 +191,9 @@ static const char *do_store(struct conn *c)
 	char **w = c->words;
 	uint64_t n;
 
-	if (!cached_number(w[2], &c->flags) || !expiry(w[3], &c->expires_ms) || !cached_number(w[4], &n) ||
-	    n > INT32_MAX - 2 || (c->command->how == CAS && !cached_number(w[5], &c->number)))
+	if (!cached_number(w[2], &c->flags) || !expiry(w[3], &c->expires_ms) ||
+	    !cached_number(w[4], &n) || n > INT32_MAX - 2 ||
+	    (c->command->how == CAS && !cached_number(w[5], &c->number)))
 		return BAD_FORMAT;
 	if (n <= VALUE_LEN_MAX) {
 		c->value_len = n + 2;
@@ -208,7 +211,7 @@ static const char *store_value(struct conn *c)
 	const char *key = c->words[1];
 	char end[2];
 
-	table_stats(table)[CMD_SET]++;
+	table_stats[CMD_SET]++;
 	c->value_len = 0;
 	c->item = item_new(table, key, strlen(key), n, (uint32_t)c->flags, c->expires_ms);
 	if (c->item)
@@ -236,16 +239,19 @@ static const char *do_flush(struct conn *c)
 /* The connections are those of this worker; the limit is the heap's: see tgctl status. */
 static const char *do_stats(struct conn *c)
 {
-	static const char *const names[N_STATS] = STAT_NAMES;
-	_Atomic uint64_t *s = table_stats(table);
+	static const char *const names[] = {"total_items", "curr_items", "bytes",    "get_hits",
+					    "get_misses",  "cmd_set",    "evictions"};
 
-	evbuffer_add_printf(c->out,
-			    "STAT pid %d\r\nSTAT uptime %d\r\nSTAT time %lld\r\nSTAT version " CACHED_VERSION
-			    "\r\nSTAT threads %d\r\nSTAT curr_connections %d\r\nSTAT limit_maxbytes 0\r\n",
-			    (int)getpid(), (int)(time(NULL) - started), (long long)time(NULL), threads, n_conns);
+	evbuffer_add_printf(
+		c->out,
+		"STAT pid %d\r\nSTAT uptime %d\r\nSTAT time %lld\r\nSTAT version " CACHED_VERSION
+		"\r\nSTAT threads %d\r\nSTAT curr_connections %d\r\nSTAT limit_maxbytes 0\r\n",
+		(int)getpid(), (int)(time(NULL) - started), (long long)time(NULL), threads,
+		n_conns);
 	for (int i = 0; i < N_STATS; i++)
-		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], s[i]);
-	evbuffer_add_printf(c->out, "STAT get_misses %" PRIu64 "\r\n", s[CMD_GET] - s[GET_HITS]);
+		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], table_stats[i]);
+	evbuffer_add_printf(c->out, "STAT cmd_get %" PRIu64 "\r\n",
+			    table_stats[GET_HITS] + table_stats[GET_MISSES]);
 	return "END";
 }
 
@@ -301,7 +307,8 @@ static const char *do_line(struct conn *c)
 static bool step(struct conn *c)
 {
 	size_t n = evbuffer_get_length(c->in);
-	const char *answer, *start;
+	char start[3] = "";
+	const char *answer;
 
 	if (c->refused) {
 		n = n < c->refused ? n : c->refused;
@@ -319,9 +326,8 @@ static bool step(struct conn *c)
 	} else if ((c->line = evbuffer_readln(c->in, NULL, EVBUFFER_EOL_CRLF)) != NULL) {
 		answer = do_line(c);
 	} else {
-		start = n > LINE_LEN_MAX ? (char *)evbuffer_pullup(c->in, LINE_LEN_MAX) : "get ";
-		start += strspn(start, " ");
-		c->closing = n > GET_LEN_MAX || (strncmp(start, "get ", 4) && strncmp(start, "gets ", 5));
+		evbuffer_copyout(c->in, start, sizeof(start));
+		c->closing = n > (memcmp(start, "get", 3) ? LINE_LEN_MAX : GET_LEN_MAX);
 		return false;
 	}
 	if (answer && !c->noreply)
@@ -338,7 +344,7 @@ static bool step(struct conn *c)
 /* False: the connection has failed. */
 static bool receive(struct conn *c, int fd)
 {
-	struct evbuffer_iovec room;
+	struct evbuffer_iovec room = {0};
 	ssize_t n;
 
 	evbuffer_reserve_space(c->in, READ_SIZE, &room, 1);
@@ -386,15 +392,16 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
 {
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), one = 1;
-	struct conn *c = fd < 0 ? NULL : calloc(1, sizeof(*c));
+	struct conn *c;
 
 	(void)what, (void)arg;
-	if (!c) {
+	if (fd < 0) {
 		if (errno != EAGAIN && errno != ECONNABORTED) /* EAGAIN: another was faster */
-			event_del(accepting);                 /* out of descriptors: on_second tries again */
+			event_del(accepting); /* out of descriptors: on_second tries again */
 		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	c = calloc(1, sizeof(*c));
 	c->in = evbuffer_new();
 	c->out = evbuffer_new();
 	c->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_ready, c);

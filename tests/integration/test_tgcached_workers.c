@@ -324,6 +324,7 @@ static void test_eviction(void)
 	for (int i = 0; i < N_WORKERS; i++)
 		fds[i] = connect_to(workers, i);
 	CU_ASSERT(tgt_cached_set(fds[0], "hot", "x", 1));
+	CU_ASSERT(tgt_cached_set(fds[0], "log", "x", 1));
 	memset(value, 'v', SIZE);
 	for (int i = 0; i < N; i++) {
 		snprintf(key, sizeof(key), "key%d", i);
@@ -331,6 +332,9 @@ static void test_eviction(void)
 		back = i % 16 == 0 ? tgt_cached_get(fds[1], "hot", &n) : NULL;
 		hot = (i % 16 != 0 || back != NULL) && hot;
 		free(back);
+		if (i % 16 == 0) /* needs room while it holds its shard */
+			stored = tgt_send(fds[3], "append log 0 0 1\r\ny\r\n", 21, 0) &&
+				 tgt_read_line(fds[3], key, sizeof(key)) && strcmp(key, "STORED") == 0 && stored;
 	}
 	CU_ASSERT(stored);
 	CU_ASSERT(hot);
