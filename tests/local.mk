@@ -82,6 +82,7 @@ tg_integration_tests = \
 	%D%/integration/test_free \
 	%D%/integration/test_full \
 	%D%/integration/test_hostile_peers \
+	%D%/integration/test_large \
 	%D%/integration/test_link \
 	%D%/integration/test_malloc \
 	%D%/integration/test_policy \
