@@ -58,6 +58,7 @@ static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 				n_refused++;
 		}
 		tgc_rpc_end();
+		count = (unsigned)tgs_min(2 * count, TGC_PREFETCH_MAX);
 	} while (n_refused != 0 && n_refused == i);
 	return r;
 }

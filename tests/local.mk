@@ -18,6 +18,8 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/pages.h \
 	%D%/support/peer.c \
 	%D%/support/peer.h \
+	%D%/support/region.c \
+	%D%/support/region.h \
 	%D%/support/runner.c \
 	%D%/support/runner.h \
 	%D%/support/stress.c \
@@ -31,6 +33,7 @@ LDADD = %D%/libtgtest.la daemon/libtgdaemon.la client/libtgclient.la $(tg_core_l
 
 tg_unit_tests = \
 	%D%/unit/test_central \
+	%D%/unit/test_check \
 	%D%/unit/test_chunkset \
 	%D%/unit/test_config \
 	%D%/unit/test_conn \
@@ -43,6 +46,7 @@ tg_unit_tests = \
 	%D%/unit/test_heap_info \
 	%D%/unit/test_heap_memory \
 	%D%/unit/test_heap_threads \
+	%D%/unit/test_layout \
 	%D%/unit/test_map \
 	%D%/unit/test_msg \
 	%D%/unit/test_msg_hostile \
@@ -55,11 +59,15 @@ tg_unit_tests = \
 	%D%/unit/test_pagetree \
 	%D%/unit/test_path \
 	%D%/unit/test_reclaim \
+	%D%/unit/test_region \
+	%D%/unit/test_remote \
 	%D%/unit/test_report \
 	%D%/unit/test_roots \
 	%D%/unit/test_scavenge \
 	%D%/unit/test_size \
-	%D%/unit/test_sizeclass
+	%D%/unit/test_sizeclass \
+	%D%/unit/test_span \
+	%D%/unit/test_step
 
 # A test of memory that fails stands between the daemon and the kernel.
 %C%_unit_test_heap_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate

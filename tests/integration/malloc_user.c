@@ -298,13 +298,13 @@ static void threads(void)
 
 static void *busy(void *arg)
 {
+	void *p = malloc(200000);
+
 	(void)arg;
 	for (;;) {
-		void *p = malloc(40000);
-
-		free(p);
-		p = malloc(20000000); /* asks the daemon each time */
-		free(p);
+		/* Each asks the daemon. */
+		p = see(realloc(p, 100000));
+		p = see(realloc(p, 200000));
 		pthread_testcancel();
 	}
 	return NULL;

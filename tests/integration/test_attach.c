@@ -151,7 +151,8 @@ static void test_ten_thousand_cycles(void)
 	for (i = 0; i < n && cycle(i); i++)
 		;
 	CU_ASSERT_EQUAL(i, n);
-	CU_ASSERT(count_maps() <= maps + 2);
+	/* A leak would show n times; the C library or a sanitizer may map some of its own. */
+	CU_ASSERT(count_maps() <= maps + 16);
 	CU_ASSERT_EQUAL(count_fds(), fds);
 	CU_ASSERT(tgt_wait_at_most("clients", 0));
 	CU_ASSERT(tgt_wait_at_most("slots", 0));

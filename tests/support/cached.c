@@ -54,6 +54,23 @@ bool tgt_cached_start(struct tgt_cached *cached, int n_workers)
 	return found;
 }
 
+/* Whether a sanitizer found something in any of the processes, which have ended; it is then on standard error. */
+static bool sanitizer_spoke(int log_fd)
+{
+	char line[512];
+	bool found = false;
+	FILE *log = fdopen(dup(log_fd), "r");
+
+	while (log != NULL && fgets(line, sizeof(line), log) != NULL) {
+		found = found || strstr(line, "Sanitizer") != NULL || strstr(line, "runtime error") != NULL;
+		if (found)
+			fputs(line, stderr);
+	}
+	if (log != NULL)
+		fclose(log);
+	return found;
+}
+
 int tgt_cached_stop(struct tgt_cached *cached)
 {
 	pid_t pid = cached->pid;
@@ -64,6 +81,8 @@ int tgt_cached_stop(struct tgt_cached *cached)
 		return 0;
 	kill(pid, SIGTERM);
 	status = tgt_wait(pid);
+	if (sanitizer_spoke(cached->log_fd))
+		status = 99;
 	close(cached->log_fd);
 	return status;
 }

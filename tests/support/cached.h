@@ -18,7 +18,8 @@ struct tgt_cached {
 /* Starts $TGCACHED and waits until it listens.  False: it did not. */
 bool tgt_cached_start(struct tgt_cached *cached, int n_workers);
 
-/* SIGTERM and wait: the exit status, 128 + signal, -ETIMEDOUT.  0 if none runs. */
+/* SIGTERM and wait: the exit status, 128 + signal, -ETIMEDOUT; 99 if a sanitizer found something in it or in a worker.
+ * 0 if none runs. */
 int tgt_cached_stop(struct tgt_cached *cached);
 
 /* Waits until all workers run, and gives their process numbers.  False: they did not. */
