@@ -99,7 +99,7 @@ static void span_place(struct tgc_cache *cache, struct tgc_span *span)
 	if (span->used == 0) {
 		list_add_tail(supply, span);
 		supply->n_empty++;
-		cache->empty_pages += tgs_classes[span->class].n_pages;
+		tgc_count(&cache->empty_pages, tgs_classes[span->class].n_pages);
 	} else {
 		list_add_head(supply, span);
 	}
@@ -112,7 +112,7 @@ static void span_unlist(struct tgc_cache *cache, struct tgc_span *span)
 	list_remove(supply, span);
 	if (span->used == 0) {
 		supply->n_empty--;
-		cache->empty_pages -= tgs_classes[span->class].n_pages;
+		tgc_count(&cache->empty_pages, -(uint64_t)tgs_classes[span->class].n_pages);
 		if (supply->n_empty < supply->low)
 			supply->low = supply->n_empty;
 	}
@@ -140,8 +140,8 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 	struct tgc_span *span = tgc_span_record(page);
 	struct tgc_span **bucket = &cache->bucket[page % TGS_DIRTY_BITS];
 
-	cache->n_spans++;
-	cache->n_pages += n_pages;
+	tgc_count(&cache->n_spans, 1);
+	tgc_count(&cache->n_pages, n_pages);
 	if (TGS_UNLIKELY(tgc_pages_usable != NULL) && !tgc_pages_usable(page, n_pages))
 		return false;
 	*span = (struct tgc_span){
@@ -182,8 +182,8 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 		*bucket = span->bucket_next;
 	if (span->bucket_next)
 		span->bucket_next->bucket_prev = span->bucket_prev;
-	cache->n_spans--;
-	cache->n_pages -= span->n_pages;
+	tgc_count(&cache->n_spans, -UINT64_C(1));
+	tgc_count(&cache->n_pages, -(uint64_t)span->n_pages);
 	memset(span, 0, sizeof(*span));
 }
 

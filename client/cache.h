@@ -13,6 +13,7 @@
 #pragma once
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -89,24 +90,30 @@ struct tgc_tiny {
 
 struct tgc_cache {
 	uint64_t owner_bits;           /* of our spans in page map entries; 0 matches none */
-	uint32_t slot_id;              /* 0: no slot: wiped, or never opened */
+	_Atomic uint32_t slot_id;      /* set last; 0: no slot: wiped, or never opened */
 	bool in_all;                   /* in the process's list of caches */
 	bool draining;                 /* spans that become empty are not given back before the end of the drain */
 	struct tgs_slot *slot;
 	struct tgc_tiny tiny;
 	struct tgc_bin bins[TGS_CLASSES_ALL];
 	struct tgc_supply supply[TGS_CLASSES_ALL];
-	uint64_t empty_pages;          /* in the lists' empty spans */
+	_Atomic uint64_t empty_pages;  /* in the lists' empty spans */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch;
 	struct tgc_cache *next_idle;
 	struct tgc_cache *next_all;
 	uint64_t trim_seen;            /* tgc_process->trim_request when we last gave back */
 	uint64_t pressure_seen;        /* the map's trim_epoch, likewise */
-	uint64_t n_spans;
-	uint64_t n_pages;
+	_Atomic uint64_t n_spans;
+	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
 };
+
+/* A count that its own thread changes and others read. */
+static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)
+{
+	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + by, memory_order_relaxed);
+}
 
 /* The calling thread's cache; an empty one that owns nothing before its first call. */
 extern __thread struct tgc_cache *tgc_cache;

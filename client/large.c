@@ -284,7 +284,7 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 	have = span->n_pages;
 	if (n_pages < have && have - n_pages > n_pages / 4) {
 		/* What is to go is given up before we ask: the daemon may take it although its answer never comes. */
-		cache->n_pages -= have - n_pages;
+		tgc_count(&cache->n_pages, n_pages - have);
 		span->n_pages = (uint32_t)n_pages;
 		(void)resize(cache, page, n_pages);
 	} else if (n_pages > have) {
@@ -297,7 +297,7 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 			r = resize(cache, page, want);
 		}
 		if (r == 0) {
-			cache->n_pages += want - have;
+			tgc_count(&cache->n_pages, want - have);
 			span->n_pages = (uint32_t)want;
 		}
 	}

@@ -26,7 +26,7 @@ struct tgc_process {
 	pthread_mutex_t lock;          /* attach and detach, the lists of caches; never held during an allocation */
 	struct tgc_rpc *rpc;           /* the connection; has a lock of its own */
 	struct tgc_span *spans;        /* one private record a page, used at first pages of spans held */
-	struct tgc_cache *large;       /* the slot that holds this process's large spans; under large_lock */
+	struct tgc_cache *_Atomic large; /* the slot that holds this process's large spans; set, and worked on, under large_lock */
 	pthread_mutex_t large_lock;
 	struct tgc_cache *idle;        /* caches whose threads have ended, linked by next_idle; under lock */
 	struct tgc_cache *all;         /* every cache, linked by next_all; under lock */

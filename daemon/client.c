@@ -95,7 +95,7 @@ struct tgd_client *tgd_client_by_pid(const struct tgd_context *context, pid_t pi
 	return client;
 }
 
-void tgd_client_end(struct tgd_client *client, const char *how)
+void tgd_client_end(struct tgd_client *client, const char *how, bool orderly)
 {
 	struct tgd_context *context = client->context;
 	struct tgd_client_info info;
@@ -105,7 +105,8 @@ void tgd_client_end(struct tgd_client *client, const char *how)
 		tgd_log(TGD_LOG_INFO, "%s %s; it held %u threads' caches, %llu spans, %llu bytes",
 			client->label, how, info.threads, (unsigned long long)info.spans,
 			(unsigned long long)info.span_bytes);
-	r = tgd_heap_client_end(context->heap, client->id);
+	r = orderly ? tgd_heap_client_detach(context->heap, client->id)
+		    : tgd_heap_client_end(context->heap, client->id);
 	if (r < 0)
 		tgd_log(TGD_LOG_ERROR, "%s cannot be settled: %s", client->label,
 			tgd_heap_why(context->heap));

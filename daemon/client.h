@@ -43,7 +43,7 @@ struct tgd_client *tgd_client_by_id(const struct tgd_context *context, uint32_t 
 struct tgd_client *tgd_client_by_pid(const struct tgd_context *context, pid_t pid);
 
 /* The client is no more: the heap settles what it held, and the struct is freed. */
-void tgd_client_end(struct tgd_client *client, const char *how);
+void tgd_client_end(struct tgd_client *client, const char *how, bool orderly);
 
 /* Frees all without a word to the heap, which goes too. */
 void tgd_clients_free(struct tgd_context *context);

@@ -293,16 +293,27 @@ int tgd_heap_client_add(struct tgd_heap *heap, uint32_t pid, uint64_t start_time
 	return 0;
 }
 
-int tgd_heap_client_end(struct tgd_heap *heap, uint32_t client_id)
+static int client_end(struct tgd_heap *heap, uint32_t client_id, uint32_t flag)
 {
 	uint32_t index;
 	int r = find_client(heap, client_id, &index);
 
 	if (r < 0)
 		return r;
+	heap->holders.table[index].flags |= flag;
 	tgd_holders_end(&heap->holders, index);
 	tgd_reclaim_add(&heap->reclaim, index);
 	return 0;
+}
+
+int tgd_heap_client_end(struct tgd_heap *heap, uint32_t client_id)
+{
+	return client_end(heap, client_id, 0);
+}
+
+int tgd_heap_client_detach(struct tgd_heap *heap, uint32_t client_id)
+{
+	return client_end(heap, client_id, TGD_HOLDER_DETACHED);
 }
 
 int tgd_heap_open_slot(struct tgd_heap *heap, uint32_t client_id, unsigned *ret_slot)

@@ -53,6 +53,9 @@ int tgd_heap_client_add(struct tgd_heap *heap, uint32_t pid, uint64_t start_time
  * or it has ended already. */
 int tgd_heap_client_end(struct tgd_heap *heap, uint32_t client_id);
 
+/* The same for one that says goodbye; it is not counted among the recovered. */
+int tgd_heap_client_detach(struct tgd_heap *heap, uint32_t client_id);
+
 /* A thread slot for a thread cache of this client.  -ENOENT, -EMFILE (all are in use), -ENOMEM. */
 int tgd_heap_open_slot(struct tgd_heap *heap, uint32_t client_id, unsigned *ret_slot);
 

@@ -91,7 +91,7 @@ static int handle_hello(struct tgd_session *session, const Tgd__Request *request
 }
 
 /* A client's process has ended, or forgot that it was a client: everything of it goes. */
-static void end_client(struct tgd_client *client, const char *how)
+static void end_client(struct tgd_client *client, const char *how, bool orderly)
 {
 	struct tgd_context *context = client->context;
 	struct tgd_session *session = client->session;
@@ -102,14 +102,14 @@ static void end_client(struct tgd_client *client, const char *how)
 		session->state = TGD_SESSION_DETACHED;
 		tgd_conn_close(session->conn, "its client has ended");
 	}
-	tgd_client_end(client, how);
+	tgd_client_end(client, how, orderly);
 	tgd_settle(context);
 	tgd_sessions_client_ended(context, id);
 }
 
 static void on_client_exit(struct tgd_client *client)
 {
-	end_client(client, "exited");
+	end_client(client, "exited", false);
 }
 
 /* The process was a client before; what of that?  0: it may become a new client; 1: it is that
@@ -118,7 +118,7 @@ static int consider_earlier(const Tgd__Attach *attach, struct tgd_client *earlie
 			    uint64_t start_time, struct tgd_answer *answer)
 {
 	if (earlier != NULL && earlier->start_time != start_time) {
-		end_client(earlier, "exited");
+		end_client(earlier, "exited", false);
 		earlier = NULL;
 	}
 	if (attach->client_id != 0) {
@@ -138,7 +138,7 @@ static int consider_earlier(const Tgd__Attach *attach, struct tgd_client *earlie
 					 earlier->id);
 	/* It executed another program, or lost its memory of us in another way: what it held is out
 	 * of reach. */
-	end_client(earlier, "was forgotten by its process, which attaches anew");
+	end_client(earlier, "was forgotten by its process, which attaches anew", false);
 	return 0;
 }
 
@@ -253,7 +253,7 @@ static int handle_detach(struct tgd_session *session, const Tgd__Request *reques
 	(void)answer;
 	tgd_session_set_client(session, NULL);
 	session->state = TGD_SESSION_DETACHED;
-	end_client(client, "detached");
+	end_client(client, "detached", true);
 	return 0;
 }
 

@@ -67,7 +67,8 @@ tg_unit_tests = \
 	%D%/unit/test_size \
 	%D%/unit/test_sizeclass \
 	%D%/unit/test_span \
-	%D%/unit/test_step
+	%D%/unit/test_step \
+	%D%/unit/test_tsan_remote
 
 # A test of memory that fails stands between the daemon and the kernel.
 %C%_unit_test_heap_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
@@ -142,7 +143,8 @@ tg_long_tests = \
 
 # Tests for which a run under ThreadSanitizer makes sense: threads of one process, no fork.
 TSAN_TESTS = \
-	%D%/unit/test_heap_threads
+	%D%/unit/test_heap_threads \
+	%D%/unit/test_tsan_remote
 
 check_PROGRAMS += $(tg_unit_tests) $(tg_integration_tests) $(tg_test_helpers) $(tg_fuzzers)
 TESTS += $(tg_unit_tests) $(tg_integration_tests) $(tg_script_tests)

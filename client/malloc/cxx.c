@@ -1,7 +1,8 @@
 /* cxx.c - C++ operator new and delete, by their mangled names.
  *
- * When memory runs out they do what C++ asks: call the new handler until it gives up, then throw std::bad_alloc, which
- * is done by libstdc++'s own function, looked up only then; a C program never needs it.
+ * When memory runs out they do what C++ asks: call the new handler until it gives up, then throw
+ * std::bad_alloc, which is done by libstdc++'s own function, looked up only then; a C program
+ * never needs it.
  */
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -29,7 +30,8 @@ static void *find(const char *symbol)
 
 static TGS_COLD void *new_slow(size_t align, size_t size, bool throws)
 {
-	void (*(*get_handler)(void))(void) = (void (*(*)(void))(void))find("_ZSt15get_new_handlerv");
+	void (*(*get_handler)(void))(void) =
+		(void (*(*)(void))(void))find("_ZSt15get_new_handlerv");
 	void (*throw_bad_alloc)(void) = (void (*)(void))find("_ZSt17__throw_bad_allocv");
 	void (*handler)(void);
 	void *p;
@@ -48,7 +50,7 @@ static TGS_COLD void *new_slow(size_t align, size_t size, bool throws)
 	abort();
 }
 
-static inline void *new(size_t size, bool throws)
+static inline void *new_plain(size_t size, bool throws)
 {
 	void *p = malloc(size);
 
@@ -62,44 +64,46 @@ static inline void *new_aligned(size_t size, size_t align, bool throws)
 	return TGS_LIKELY(p != NULL) ? p : new_slow(align, size, throws);
 }
 
-/* The names are C++'s: Zn new, Zd delete; w and a: plain and array; m, St11align_val_t, RKSt9nothrow_t: the arguments. */
-#define NEW(kind)                                                                                                      \
-	TG_API void *_Zn##kind##m(size_t size);                                                                        \
-	TG_API void *_Zn##kind##m(size_t size)                                                                         \
-	{                                                                                                              \
-		return new(size, true);                                                                                \
-	}                                                                                                              \
-	TG_API void *_Zn##kind##mRKSt9nothrow_t(size_t size, NOTHROW);                                                 \
-	TG_API void *_Zn##kind##mRKSt9nothrow_t(size_t size, NOTHROW)                                                  \
-	{                                                                                                              \
-		return new(size, false);                                                                               \
-	}                                                                                                              \
-	TG_API void *_Zn##kind##mSt11align_val_t(size_t size, size_t align);                                           \
-	TG_API void *_Zn##kind##mSt11align_val_t(size_t size, size_t align)                                            \
-	{                                                                                                              \
-		return new_aligned(size, align, true);                                                                 \
-	}                                                                                                              \
-	TG_API void *_Zn##kind##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t align, NOTHROW);                    \
-	TG_API void *_Zn##kind##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t align, NOTHROW)                     \
-	{                                                                                                              \
-		return new_aligned(size, align, false);                                                                \
+/* The names are C++'s: Zn new, Zd delete; w and a: plain and array; m, St11align_val_t,
+ * RKSt9nothrow_t: the arguments. */
+#define NEW(kind)                                                                                  \
+	TG_API void *_Zn##kind##m(size_t size);                                                    \
+	TG_API void *_Zn##kind##m(size_t size)                                                     \
+	{                                                                                          \
+		return new_plain(size, true);                                                      \
+	}                                                                                          \
+	TG_API void *_Zn##kind##mRKSt9nothrow_t(size_t size, NOTHROW);                             \
+	TG_API void *_Zn##kind##mRKSt9nothrow_t(size_t size, NOTHROW)                              \
+	{                                                                                          \
+		return new_plain(size, false);                                                     \
+	}                                                                                          \
+	TG_API void *_Zn##kind##mSt11align_val_t(size_t size, size_t align);                       \
+	TG_API void *_Zn##kind##mSt11align_val_t(size_t size, size_t align)                        \
+	{                                                                                          \
+		return new_aligned(size, align, true);                                             \
+	}                                                                                          \
+	TG_API void *_Zn##kind##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t align,          \
+							       NOTHROW);                           \
+	TG_API void *_Zn##kind##mSt11align_val_tRKSt9nothrow_t(size_t size, size_t align, NOTHROW) \
+	{                                                                                          \
+		return new_aligned(size, align, false);                                            \
 	}
 
-#define DELETE(name, ...)                                                                                              \
-	TG_API void name(void *p, ##__VA_ARGS__);                                                                      \
-	TG_API void name(void *p, ##__VA_ARGS__)                                                                       \
-	{                                                                                                              \
-		free(p);                                                                                               \
+#define DELETE(name, ...)                         \
+	TG_API void name(void *p, ##__VA_ARGS__); \
+	TG_API void name(void *p, ##__VA_ARGS__)  \
+	{                                         \
+		free(p);                          \
 	}
 
-#define SIZE size_t size __attribute__((unused))
+#define SIZE  size_t size __attribute__((unused))
 #define ALIGN size_t align __attribute__((unused))
-#define DELETES(kind)                                                                                                  \
-	DELETE(_Zd##kind##Pv)                                                                                          \
-	DELETE(_Zd##kind##Pvm, SIZE)                                                                                   \
-	DELETE(_Zd##kind##PvRKSt9nothrow_t, NOTHROW)                                                                   \
-	DELETE(_Zd##kind##PvSt11align_val_t, ALIGN)                                                                    \
-	DELETE(_Zd##kind##PvmSt11align_val_t, SIZE, ALIGN)                                                             \
+#define DELETES(kind)                                      \
+	DELETE(_Zd##kind##Pv)                              \
+	DELETE(_Zd##kind##Pvm, SIZE)                       \
+	DELETE(_Zd##kind##PvRKSt9nothrow_t, NOTHROW)       \
+	DELETE(_Zd##kind##PvSt11align_val_t, ALIGN)        \
+	DELETE(_Zd##kind##PvmSt11align_val_t, SIZE, ALIGN) \
 	DELETE(_Zd##kind##PvSt11align_val_tRKSt9nothrow_t, ALIGN, NOTHROW)
 
 NEW(w)

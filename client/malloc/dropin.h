@@ -1,8 +1,9 @@
 /* dropin.h - what the files of libtgmalloc.so share.
  *
- * A pointer's address says whose it is: in the heap's range ours, else the C library's.  So the C library's own allocator,
- * by its __libc_ names, serves whatever cannot be served from the heap: calls before the process can attach, calls made
- * while this thread is inside libtg, and all calls when there is no daemon.
+ * A pointer's address says whose it is: in the heap's range ours, else the C library's.  So the C
+ * library's own allocator, by its __libc_ names, serves whatever cannot be served from the heap:
+ * calls before the process can attach, calls made while this thread is inside libtg, and all
+ * calls when there is no daemon.
  */
 #pragma once
 
@@ -22,7 +23,8 @@ void __libc_free(void *object);
 /* This thread is inside libtg, or has no use of the heap: what it allocates is the C library's. */
 extern __thread bool tgc_use_libc;
 
-/* start.c: after an allocation from the heap failed with errno: attaches if that was never tried. */
+/* start.c: after an allocation from the heap failed with errno: attaches if that was never
+ * tried. */
 enum tgc_next { TGC_NEXT_RETRY, TGC_NEXT_LIBC, TGC_NEXT_FAIL };
 TGS_COLD enum tgc_next tgc_dropin_failed(void);
 
@@ -32,15 +34,16 @@ void *tgc_next_function(const char *name);
 /* One line on standard error.  Allocates nothing. */
 TGS_COLD void tgc_dropin_say(const char *what, const char *why);
 
-/* fork.c: called once, under tgc_dropin_lock: before the process attaches, and after it has.  0 or -errno. */
+/* fork.c: called once, under tgc_dropin_lock: before the process attaches, and after it has.
+ * 0 or -errno. */
 void tgc_fork_init(void);
 int tgc_fork_ready(void);
 
 /* Held while attaching and while forking. */
 extern pthread_mutex_t tgc_dropin_lock;
 
-/* In a forked child: one entry a page of the heap; not 0: the page is a private copy of what the parent had there.  NULL
- * in a process that has none. */
+/* In a forked child: one entry a page of the heap; not 0: the page is a private copy of what the
+ * parent had there.  NULL in a process that has none. */
 extern uint64_t *tgc_inherited;
 
 /* Is p in a private copy? */
@@ -48,7 +51,8 @@ static inline bool tgc_is_inherited(const void *p)
 {
 	uint64_t at = (uint64_t)((const uint8_t *)p - tgc_heap.data);
 
-	return tgc_inherited && at < tgc_heap.data_bytes && tgc_inherited[at >> TGS_PAGE_SHIFT] != 0;
+	return tgc_inherited && at < tgc_heap.data_bytes &&
+	       tgc_inherited[at >> TGS_PAGE_SHIFT] != 0;
 }
 
 /* Usable bytes of an inherited object; 0 if none starts there. */

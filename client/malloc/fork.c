@@ -1,17 +1,21 @@
 /* fork.c - a forked child gets copies of its parent's objects, as an unmodified program expects.
  *
- * The heap is mapped shared, so without this the child would go on seeing and changing what its parent has.  Around each
- * fork() that is made by a process with objects in the heap:
+ * The heap is mapped shared, so without this the child would go on seeing and changing what its
+ * parent has.  Around each fork() that is made by a process with objects in the heap:
  *
  *   before     the parent lists the spans that it holds and that are not empty
- *   in child   each run of them is copied to private memory, which is moved to the run's address (mremap)
- *   in parent  waits until the child has done that, or has died: its objects must not change under the copying
+ *   in child   each run of them is copied to private memory, which is moved to the run's address
+ *              (mremap)
+ *   in parent  waits until the child has done that, or has died: its objects must not change
+ *              under the copying
  *
- * Addresses stay, so all pointers go on to be valid.  What is copied is inherited: the child may read and write it, free
- * does nothing to it, and realloc copies out of it.  The child's own new objects are shared-heap objects again, as it
- * becomes a client of its own; spans granted to it at addresses where it has copies are not used (the parent has given
- * them back since, and the child may still want what lay there).  vfork and posix_spawn share memory until exec, and
- * need nothing.  A child made by a bare clone(2) or _Fork() gets no copies and must not touch what it inherited.
+ * Addresses stay, so all pointers go on to be valid.  What is copied is inherited: the child may
+ * read and write it, free does nothing to it, and realloc copies out of it.  The child's own new
+ * objects are shared-heap objects again, as it becomes a client of its own; spans granted to it
+ * at addresses where it has copies are not used (the parent has given them back since, and the
+ * child may still want what lay there).  vfork and posix_spawn share memory until exec, and need
+ * nothing.  A child made by a bare clone(2) or _Fork() gets no copies and must not touch what it
+ * inherited.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,9 +30,13 @@
 #include "client/cache.h"
 #include "client/malloc/dropin.h"
 
-#define RUNS_MAX 16384u          /* pieces of address space that a child is cut into: the kernel has a limit of 65530 */
+/* Pieces of address space that a child is cut into: the kernel has a limit of 65530. */
+#define RUNS_MAX 16384u
+
+/* A private page at which no object starts.  A page map entry has bit 7. */
+#define INNER UINT64_C(1)
+
 #define STACK_BYTES (256u << 10)
-#define INNER UINT64_C(1)        /* a private page at which no object starts: never a page map entry, which has bit 7 */
 
 struct run {
 	uint64_t page;
@@ -38,10 +46,10 @@ struct run {
 uint64_t *tgc_inherited;
 
 /* All under tgc_dropin_lock. */
-static struct run *runs;         /* spans to be copied; room for as many as there can be */
+static struct run *runs; /* spans to be copied; room for as many as there can be */
 static size_t n_runs;
 static uint64_t owned[TGS_SLOTS_MAX / 64]; /* one bit a thread slot: it is this process's */
-static int gate[2] = { -1, -1 }; /* the child closes its end when it has its copies, or by dying */
+static int gate[2] = {-1, -1}; /* the child closes its end when it has its copies, or by dying */
 
 /* Where this process's spans lie; widened before a span is used, never narrowed. */
 static _Atomic uint64_t low_page = UINT64_MAX;
@@ -92,7 +100,8 @@ static bool is_owned(uint32_t slot)
 
 static void *map_private(size_t bytes)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -107,18 +116,19 @@ static void list_runs(void)
 		return;
 	list_slots();
 	for (; page < end; page++) {
-		if (!tgs_span_at(&tgc_heap, page, &span) || span.page != page || !is_owned(span.owner) ||
-		    tgs_span_empty(&tgc_heap, &span))
+		if (!tgs_span_at(&tgc_heap, page, &span) || span.page != page ||
+		    !is_owned(span.owner) || tgs_span_empty(&tgc_heap, &span))
 			continue;
 		if (n_runs != 0 && runs[n_runs - 1].page + runs[n_runs - 1].n_pages == page)
 			runs[n_runs - 1].n_pages += span.n_pages;
 		else
-			runs[n_runs++] = (struct run){ .page = page, .n_pages = span.n_pages };
+			runs[n_runs++] = (struct run){.page = page, .n_pages = span.n_pages};
 		page += span.n_pages - 1;
 	}
 }
 
-/* With all descriptors in use, two more than the program set itself as its limit, if the system lets it. */
+/* With all descriptors in use, two more than the program set itself as its limit, if the
+ * system lets it. */
 static bool open_gate(void)
 {
 	struct rlimit limit, more;
@@ -146,7 +156,8 @@ static void before_fork(void)
 	list_runs();
 	if (n_runs != 0 && !open_gate()) {
 		gate[0] = gate[1] = -1;
-		tgc_dropin_say("fork: no pipe to wait for the child with, so it may find its copy of our memory torn",
+		tgc_dropin_say("fork: no pipe to wait for the child with, so it may find its copy "
+			       "of our memory torn",
 			       strerror(errno));
 	}
 	errno = saved_errno;
@@ -188,8 +199,8 @@ static void inherit(const struct run *run)
 	}
 }
 
-/* Replaces a group of runs, and the gaps between them, by private memory.  In a gap there is nothing of the parent's, but
- * for what it inherited itself. */
+/* Replaces a group of runs, and the gaps between them, by private memory.  In a gap there is
+ * nothing of the parent's, but for what it inherited itself. */
 static void copy_group(const struct run *group, size_t n)
 {
 	uint64_t first = group->page, end = group[n - 1].page + group[n - 1].n_pages, page;
@@ -200,7 +211,8 @@ static void copy_group(const struct run *group, size_t n)
 		die("fork: no memory for the child's copy");
 	for (page = first; page < end; page++) {
 		if (tgc_inherited[page] != 0)
-			memcpy(copy + ((page - first) << TGS_PAGE_SHIFT), tgs_page_address(&tgc_heap, page), TGS_PAGE_SIZE);
+			memcpy(copy + ((page - first) << TGS_PAGE_SHIFT),
+			       tgs_page_address(&tgc_heap, page), TGS_PAGE_SIZE);
 		else
 			tgc_inherited[page] = INNER;
 	}
@@ -214,11 +226,13 @@ static void copy_group(const struct run *group, size_t n)
 		memcpy(to, tgs_page_address(&tgc_heap, group[i].page), run_bytes);
 		inherit(&group[i]);
 	}
-	if (mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, tgs_page_address(&tgc_heap, first)) == MAP_FAILED)
+	if (mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   tgs_page_address(&tgc_heap, first)) == MAP_FAILED)
 		die("fork: cannot put the child's copy in its place");
 }
 
-/* Runs that lie closer than this to each other are one group; more is only chosen when there are very many. */
+/* Runs that lie closer than this to each other are one group; more is only chosen when there
+ * are very many. */
 static uint64_t choose_gap(void)
 {
 	uint64_t gap;
@@ -252,7 +266,8 @@ static void in_child(void)
 
 	if (n_runs != 0) {
 		if (!tgc_inherited)
-			tgc_inherited = map_private(tgc_heap.geometry.n_pages * sizeof(*tgc_inherited));
+			tgc_inherited =
+				map_private(tgc_heap.geometry.n_pages * sizeof(*tgc_inherited));
 		if (!tgc_inherited)
 			die("fork: no memory for the child's copy");
 		copy_all();
@@ -261,7 +276,8 @@ static void in_child(void)
 			close(gate[0]);
 		}
 	}
-	/* No span of ours so far: nothing to be copied if the child forks as well, before it has some. */
+	/* No span of ours so far: nothing to be copied if the child forks as well, before it
+	 * has some. */
 	atomic_store(&low_page, UINT64_MAX);
 	atomic_store(&high_page, 0);
 	tgc_dropin_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
@@ -287,7 +303,8 @@ bool tgc_is_strange(const void *p)
 {
 	uint64_t at = (uint64_t)((const uint8_t *)p - tgc_heap.data);
 	unsigned owner = tgs_entry_owner(tgs_page_entry(&tgc_heap, at >> TGS_PAGE_SHIFT));
-	uint32_t client = atomic_load_explicit(&tgc_heap.slot_owners[owner].client, memory_order_relaxed);
+	uint32_t client =
+		atomic_load_explicit(&tgc_heap.slot_owners[owner].client, memory_order_relaxed);
 
 	if (!atomic_load_explicit(&tgc_process->attached, memory_order_relaxed))
 		return true;
@@ -304,7 +321,7 @@ struct detour {
 
 static pid_t call_fork(void)
 {
-	pid_t (*function)(void) = (pid_t (*)(void))tgc_next_function("fork");
+	pid_t (*function)(void) = (pid_t(*)(void))tgc_next_function("fork");
 
 	if (!function) {
 		errno = ENOSYS;
@@ -336,8 +353,8 @@ static TGS_COLD pid_t fork_on_other_stack(void)
 	detour->there.uc_stack.ss_sp = stack + sizeof(*detour);
 	detour->there.uc_stack.ss_size = STACK_BYTES - sizeof(*detour);
 	detour->there.uc_link = &detour->back;
-	makecontext(&detour->there, (void (*)(void))fork_there, 2, (unsigned)((uintptr_t)detour >> 32),
-		    (unsigned)(uintptr_t)detour);
+	makecontext(&detour->there, (void (*)(void))fork_there, 2,
+		    (unsigned)((uintptr_t)detour >> 32), (unsigned)(uintptr_t)detour);
 	detour->error = 0;
 	detour->pid = -1;
 	(void)swapcontext(&detour->back, &detour->there);
@@ -352,9 +369,9 @@ TG_API pid_t fork(void)
 	return tgc_in_heap(__builtin_frame_address(0)) ? fork_on_other_stack() : call_fork();
 }
 
-/* Runs before all other constructors (the library is linked with -z initfirst).  So of all fork handlers ours come last
- * before the fork, when everybody else has put his objects in order, and first after it: nobody's runs in a child that
- * still shares its parent's objects. */
+/* Runs before all other constructors (the library is linked with -z initfirst).  So of all fork
+ * handlers ours come last before the fork, when everybody else has put his objects in order, and
+ * first after it: nobody's runs in a child that still shares its parent's objects. */
 static __attribute__((constructor)) void watch_forks(void)
 {
 	static bool done;

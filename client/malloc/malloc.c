@@ -1,9 +1,10 @@
 /* malloc.c - malloc and its family for an unmodified program: LD_PRELOAD=libtgmalloc.so.
  *
- * Each call is libtg's, with three differences.  Objects are always aligned to 16 bytes: C11 asks for the alignment of
- * any type, and gcc takes the low three bits of a pointer from malloc for zero whatever the size, so requests below 16
- * are rounded up to 16 and those of 17..24 to 32 (docs/malloc.md).  What the heap cannot serve for want of a daemon is
- * the C library's.  And errors are those of the C library: errno is ENOMEM, and a success leaves errno as it was.
+ * Each call is libtg's, with three differences.  Objects are always aligned to 16 bytes: C11 asks
+ * for the alignment of any type, and gcc takes the low three bits of a pointer from malloc for
+ * zero whatever the size, so requests below 16 are rounded up to 16 and those of 17..24 to 32
+ * (docs/malloc.md).  What the heap cannot serve for want of a daemon is the C library's.  And
+ * errors are those of the C library: errno is ENOMEM, and a success leaves errno as it was.
  */
 #include "client/malloc/dropin.h"
 
@@ -18,7 +19,8 @@
 
 __thread bool tgc_use_libc;
 
-/* The size whose class has slots aligned to 16: all but the tiny ones and the class of 24 bytes have. */
+/* The size whose class has slots aligned to 16: all but the tiny ones and the class of 24
+ * bytes have. */
 static inline size_t round_up(size_t size)
 {
 	if (TGS_LIKELY(size > 24))
@@ -61,8 +63,8 @@ static TGS_COLD void *allocate_slow(size_t align, size_t size, bool zero)
 	}
 	if (!p && next != TGC_NEXT_FAIL)
 		p = from_libc(align, size, zero);
-	/* What errno was before, nobody knows any more; that it is not 0 would be taken for an error by programs that
-	 * set it to 0, call readdir, and allocate in between. */
+	/* What errno was before, nobody knows any more; that it is not 0 would be taken for an
+	 * error by programs that set it to 0, call readdir, and allocate in between. */
 	errno = p ? 0 : ENOMEM;
 	return p;
 }
@@ -107,9 +109,10 @@ TG_API void free(void *object)
 		__libc_free(object);
 		return;
 	}
-	/* A forked child's copy of its parent's object is only forgotten.  Nor is anything freed from inside libtg, nor by
-	 * a thread that has no use of the heap. */
-	if (TGS_UNLIKELY(tgc_inherited != NULL) && (tgc_is_inherited(object) || tgc_is_strange(object)))
+	/* A forked child's copy of its parent's object is only forgotten.  Nor is anything freed
+	 * from inside libtg, nor by a thread that has no use of the heap. */
+	if (TGS_UNLIKELY(tgc_inherited != NULL) &&
+	    (tgc_is_inherited(object) || tgc_is_strange(object)))
 		return;
 	if (TGS_LIKELY(!tgc_use_libc))
 		tg_free(object);
@@ -121,7 +124,7 @@ static size_t libc_usable_size(void *object)
 	static size_t (*_Atomic usable_size)(void *);
 
 	if (!usable_size)
-		usable_size = (size_t (*)(void *))tgc_next_function("malloc_usable_size");
+		usable_size = (size_t(*)(void *))tgc_next_function("malloc_usable_size");
 	return usable_size ? usable_size(object) : 0;
 }
 

@@ -1,7 +1,9 @@
-/* start.c - the first allocation attaches the process; if that cannot be, the C library's allocator serves it.
+/* start.c - the first allocation attaches the process; if that cannot be, the C library's
+ * allocator serves it.
  *
- * A program that has nothing to do with the heap must not die because no daemon runs, so there is one line on standard
- * error and the program goes on.  A heap that is full is another matter: a limit is a limit, and the call fails.
+ * A program that has nothing to do with the heap must not die because no daemon runs, so there is
+ * one line on standard error and the program goes on.  A heap that is full is another matter: a
+ * limit is a limit, and the call fails.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,9 +27,11 @@ void tgc_dropin_say(const char *what, const char *why)
 	int n;
 
 	n = snprintf(line, sizeof(line), "together: libtgmalloc: %.60s (pid %d): %s%s%.300s\n",
-		     program_invocation_short_name, (int)getpid(), what, *why == '\0' ? "" : ": ", why);
+		     program_invocation_short_name, (int)getpid(), what, *why == '\0' ? "" : ": ",
+		     why);
 	if (n > 0) {
-		ssize_t written = write(STDERR_FILENO, line, tgs_min((uint64_t)n, sizeof(line) - 1));
+		ssize_t written =
+			write(STDERR_FILENO, line, tgs_min((uint64_t)n, sizeof(line) - 1));
 
 		(void)written;
 	}
@@ -35,7 +39,7 @@ void tgc_dropin_say(const char *what, const char *why)
 
 static void start(void)
 {
-	struct tg_options options = { .size = sizeof(options), .flags = TG_RECLAIM | TG_AUTOSTART };
+	struct tg_options options = {.size = sizeof(options), .flags = TG_RECLAIM | TG_AUTOSTART};
 	int r;
 
 	tgc_fork_init();
@@ -72,7 +76,8 @@ enum tgc_next tgc_dropin_failed(void)
 	int error = errno;
 
 	if (atomic_load(&state) == NEW) {
-		/* Before the C library has been started there is no environment that could name the socket. */
+		/* Before the C library has been started there is no environment that could
+		 * name the socket. */
 		if (!environ)
 			return TGC_NEXT_LIBC;
 		start_once();
@@ -90,10 +95,12 @@ enum tgc_next tgc_dropin_failed(void)
 		bool was = tgc_use_libc;
 
 		tgc_use_libc = true;
-		tgc_dropin_say("the daemon is gone; goes on with the C library's malloc", tg_attach_error());
+		tgc_dropin_say("the daemon is gone; goes on with the C library's malloc",
+			       tg_attach_error());
 		tgc_use_libc = was;
 	}
-	/* A forked child that could not become a client will not be asked again; a client may find its daemon again. */
+	/* A forked child that could not become a client will not be asked again; a client may
+	 * find its daemon again. */
 	if (!atomic_load(&tgc_process->attached))
 		tgc_use_libc = true;
 	return TGC_NEXT_LIBC;

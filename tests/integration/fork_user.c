@@ -3,8 +3,8 @@
  *
  * usage: fork_user STORY...    (the names are in the table at the end)
  *
- * After fork each process has what it had, and none sees what the other does to it.  Each story ends
- * with status 0 if that was so; what was not is on standard output.
+ * After fork each process has what it had, and none sees what the other does to it.  Each story
+ * ends with status 0 if that was so; what was not is on standard output.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -93,8 +93,8 @@ static bool is_set(const struct set *set, unsigned char byte)
 	for (i = 0; i < N_OBJECTS; i++) {
 		for (k = 0; k < set->size[i]; k++) {
 			if (set->object[i][k] != (unsigned char)(byte + i)) {
-				printf("object %u of %zu bytes: byte %zu is %u\n", i, set->size[i], k,
-				       set->object[i][k]);
+				printf("object %u of %zu bytes: byte %zu is %u\n", i, set->size[i],
+				       k, set->object[i][k]);
 				return false;
 			}
 		}
@@ -169,7 +169,8 @@ static void is_private(void)
 	free_set(set);
 }
 
-/* What a child does to what it inherited: as with any object, and nothing of it reaches the parent. */
+/* What a child does to what it inherited: as with any object, and nothing of it reaches the
+ * parent. */
 static void inherited(void)
 {
 	struct set *set = make_set(1), *more;
@@ -253,8 +254,8 @@ static int count_clients(void)
 	return found ? atoi(found + strlen("\"clients\": ")) : -1;
 }
 
-/* As a service goes into the background: the parent ends, so its memory is anybody's, and the child needs
- * some.  It must not get it where it still has what it inherited. */
+/* As a service goes into the background: the parent ends, so its memory is anybody's, and the
+ * child needs some.  It must not get it where it still has what it inherited. */
 static void outlives_parent(void)
 {
 	struct set *set, *more[6];
@@ -319,7 +320,8 @@ static void unlock_set(void)
 	pthread_mutex_unlock(&set_lock);
 }
 
-/* Other threads work on objects under a lock; a fork handler takes it, so the child finds them whole. */
+/* Other threads work on objects under a lock; a fork handler takes it, so the child finds them
+ * whole. */
 static void among_threads(void)
 {
 	pthread_t thread[3];
@@ -469,8 +471,8 @@ static void *read_again(void *arg)
 	return (void *)(intptr_t)fgetc(file);
 }
 
-/* In the child fork() itself frees the locks of files and clears the values of keys of other threads:
- * the child's only. */
+/* In the child fork() itself frees the locks of files and clears the values of keys of other
+ * threads: the child's only. */
 static void leaves_threads_alone(void)
 {
 	pthread_t thread;

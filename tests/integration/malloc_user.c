@@ -1,10 +1,10 @@
-/* malloc_user.c - a program that knows nothing of Together and uses malloc as programs do; test_malloc
- * runs it with libtgmalloc.so preloaded.
+/* malloc_user.c - a program that knows nothing of Together and uses malloc as programs do;
+ * test_malloc runs it with libtgmalloc.so preloaded.
  *
  * usage: malloc_user STORY...    (the names are in the table at the end)
  *
- * Each story ends with status 0 if all was as the C library's own malloc would have it; what was not
- * is on standard output.
+ * Each story ends with status 0 if all was as the C library's own malloc would have it; what was
+ * not is on standard output.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -69,9 +69,9 @@ static bool is_filled(const unsigned char *p, size_t size, unsigned char byte)
 }
 
 /* Sizes about all the edges: 0, tiny, the class of 24, page, the largest small one, large. */
-static const size_t sizes[] = {0,    1,    7,    8,     15,    16,    17,     24,     25,     32,
-			       33,   100,  1000, 4096,  8191,  8192,  8193,   32767,  32768,  32769,
-			       65536, 100000, 1000000, 5000000};
+static const size_t sizes[] = {0,    1,     7,     8,     15,    16,     17,      24,
+			       25,   32,    33,    100,   1000,  4096,   8191,    8192,
+			       8193, 32767, 32768, 32769, 65536, 100000, 1000000, 5000000};
 #define N_SIZES (sizeof(sizes) / sizeof(sizes[0]))
 
 static void sizes_and_alignment(void)
@@ -173,7 +173,8 @@ static void aligned(void)
 
 static void errors(void)
 {
-	size_t absurd[] = {(size_t)PTRDIFF_MAX + 1, SIZE_MAX, SIZE_MAX - 15, (size_t)PTRDIFF_MAX - 100};
+	size_t absurd[] = {(size_t)PTRDIFF_MAX + 1, SIZE_MAX, SIZE_MAX - 15,
+			   (size_t)PTRDIFF_MAX - 100};
 	volatile size_t three = 3;
 	void *volatile p = malloc(10);
 	size_t i;
@@ -286,7 +287,8 @@ static void threads(void)
 
 	for (round = 0; round < 60; round++) {
 		for (i = 0; i < 8; i++)
-			EXPECT(pthread_create(&thread[i], NULL, churn, (void *)(round * 8 + i)) == 0);
+			EXPECT(pthread_create(&thread[i], NULL, churn, (void *)(round * 8 + i)) ==
+			       0);
 		for (i = 0; i < 8; i++)
 			EXPECT(pthread_join(thread[i], NULL) == 0);
 	}

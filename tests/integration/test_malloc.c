@@ -1,8 +1,9 @@
-/* test_malloc.c - programs that know nothing of Together, with libtgmalloc.so preloaded: malloc and its
- * family, C++ operators, fork, threads, a heap that is full, and a daemon that is not there or goes.
+/* test_malloc.c - programs that know nothing of Together, with libtgmalloc.so preloaded: malloc
+ * and its family, C++ operators, fork, threads, a heap that is full, and a daemon that is not
+ * there or goes.
  *
- * The programs are malloc_user, fork_user and new_user; each test runs one story of theirs.  When all its
- * processes have ended, the heap must be sound and hold nothing.
+ * The programs are malloc_user, fork_user and new_user; each test runs one story of theirs.  When
+ * all its processes have ended, the heap must be sound and hold nothing.
  */
 #include <CUnit/CUnit.h>
 #include <errno.h>
@@ -120,7 +121,9 @@ static void double_free(void)
 }
 
 static CU_TestInfo malloc_tests[] = {
-	{"objects of every size lie in the heap, are aligned to 16 bytes and may be written in full", sizes},
+	{"objects of every size lie in the heap, are aligned to 16 bytes and may be written in "
+	 "full",
+	 sizes},
 	{"calloc clears memory that was used before", calloc_clears},
 	{"realloc keeps what fits, from every size to every other", realloc_keeps},
 	{"posix_memalign, aligned_alloc, memalign, valloc and pvalloc align", aligned},
@@ -183,12 +186,14 @@ static CU_TestInfo fork_tests[] = {
 	{"neither side of a fork sees what the other does to its objects", fork_private},
 	{"a child frees, resizes and replaces what it inherited", fork_inherited},
 	{"each of four generations has its own copy", fork_generations},
-	{"a child keeps what it inherited when its parent's memory is given to it anew", fork_outlives},
+	{"a child keeps what it inherited when its parent's memory is given to it anew",
+	 fork_outlives},
 	{"objects under a lock that a fork handler takes are whole in the child", fork_threads},
 	{"four threads fork at the same time", fork_by_threads},
 	{"a fork on a stack that lies in the heap", fork_stack},
 	{"a fork with all descriptors closed, and with all in use", fork_descriptors},
-	{"fork leaves files and thread-specific values of the parent's threads alone", fork_library},
+	{"fork leaves files and thread-specific values of the parent's threads alone",
+	 fork_library},
 	CU_TEST_INFO_NULL,
 };
 
@@ -202,7 +207,8 @@ static void full(void)
 static void operators(void)
 {
 	char source[512], program[128];
-	const char *compile[] = {"/usr/bin/env", "g++", "-std=c++17", "-O1", "-o", program, source, NULL};
+	const char *compile[] = {"/usr/bin/env", "g++",   "-std=c++17", "-O1",
+				 "-o",           program, source,       NULL};
 	const char *preload[] = {"/usr/bin/env", source, program, NULL};
 	const char *version[] = {"/usr/bin/env", "g++", "--version", NULL};
 	char *output = NULL;
@@ -216,7 +222,8 @@ static void operators(void)
 		return;
 	}
 	snprintf(program, sizeof(program), "%s/new_user", tgt_d.dir);
-	snprintf(source, sizeof(source), "%s/tests/integration/new_user.cc", of_environment("TG_SRCDIR"));
+	snprintf(source, sizeof(source), "%s/tests/integration/new_user.cc",
+		 of_environment("TG_SRCDIR"));
 	CU_ASSERT_EQUAL_FATAL(tgt_run_program(compile, NULL), 0);
 	snprintf(source, sizeof(source), "LD_PRELOAD=%s", of_environment("TGMALLOC"));
 	status = tgt_run_program(preload, &output);
@@ -295,7 +302,8 @@ static void starts_one(void)
 	CU_ASSERT_EQUAL(status, 0);
 }
 
-/* A program that has been told "go" by itself when it had objects, ends well although tgd is killed then. */
+/* A program that has been told "go" by itself when it had objects, ends well although tgd is
+ * killed then. */
 static void daemon_dies(void)
 {
 	char path[512], preload[512], line[64] = "";
@@ -340,7 +348,8 @@ static void daemon_dies(void)
 }
 
 static CU_TestInfo daemon_tests[] = {
-	{"without a daemon the program runs on the C library's malloc and says so in one line", no_daemon},
+	{"without a daemon the program runs on the C library's malloc and says so in one line",
+	 no_daemon},
 	{"a daemon is started if none listens", starts_one},
 	{"a program survives its daemon", daemon_dies},
 	CU_TEST_INFO_NULL,

@@ -90,7 +90,10 @@ static void end_of_child(unsigned flags, enum how how)
 	}
 	if (how == EXIT)
 		CU_ASSERT_EQUAL(tgt_wait(pid), 0);
-	CU_ASSERT(tgt_wait_at_least("recovered_clients", 1));
+	/* Who detaches is settled like the dead, but is not one of them. */
+	CU_ASSERT(tgt_wait_at_most("clients", 1));
+	CU_ASSERT(tgt_wait_at_least("recovered_clients", how != DETACH));
+	CU_ASSERT_EQUAL(tgt_status("recovered_clients"), how != DETACH);
 	tgt_check(2 + kept);
 	if (how == DETACH) {
 		tgt_tell_child(&story.meeting);

@@ -1,5 +1,5 @@
-/* test_programs.c - real programs on the shared heap: scripts/try-programs in its short form, one program a
- * test.  What the script checks stands there.
+/* test_programs.c - real programs on the shared heap: scripts/try-programs in its short form, one
+ * program a test.  What the script checks stands there.
  */
 #include <CUnit/CUnit.h>
 #include <stdio.h>
