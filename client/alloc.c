@@ -60,7 +60,8 @@ static inline void *tiny_alloc(size_t size)
 		return tgc_tiny_alloc_slow(cache, size);
 	tiny->offset = offset + (uint32_t)size;
 	taken = atomic_load_explicit(tiny->taken, memory_order_relaxed);
-	atomic_store_explicit(tiny->taken, taken | UINT64_C(1) << (tiny->shift + offset), memory_order_release);
+	atomic_store_explicit(tiny->taken, taken | UINT64_C(1) << (tiny->shift + offset),
+			      memory_order_release);
 	/* After the bit: whoever asks for the size of the object before us sees at least one of the two. */
 	atomic_store_explicit(&cache->slot->tiny_offset, tiny->offset, memory_order_release);
 	return tiny->block + offset;
@@ -76,20 +77,23 @@ TG_API void *tg_malloc(size_t size)
 }
 
 /* Frees slot `index` of a span of ours. */
-static inline bool free_own(struct tgc_cache *cache, const uint8_t *p, uint64_t page, unsigned class)
+static inline bool free_own(struct tgc_cache *cache, const uint8_t *p, uint64_t page,
+			    unsigned class)
 {
 	const struct tgs_class *info = &tgs_classes[class];
 	uint64_t offset = (uint64_t)(p - tgs_page_address(&tgc_heap, page));
 	uint32_t index = tgs_slot_index(class, offset);
 	unsigned number = info->kind == TGS_SPARSE ? 0 : index / 64;
-	struct tgs_unit *unit = info->kind == TGS_SPARSE ? &tgc_heap.records[page].unit :
-							   &tgc_heap.dense[page * TGS_DENSE_UNITS + number];
+	struct tgs_unit *unit = info->kind == TGS_SPARSE
+					? &tgc_heap.records[page].unit
+					: &tgc_heap.dense[page * TGS_DENSE_UNITS + number];
 	uint64_t bit = UINT64_C(1) << (index % 64);
 	uint64_t taken = atomic_load_explicit(&unit->taken, memory_order_relaxed);
 	uint64_t remote = atomic_load_explicit(&unit->remote[index / 32 % 2], memory_order_relaxed);
 	struct tgc_bin *bin = &cache->bins[class];
 
-	if (TGS_UNLIKELY(!(taken & bit) || (remote >> (index % 32) & 1) || (uint64_t)index * info->size != offset))
+	if (TGS_UNLIKELY(!(taken & bit) || (remote >> (index % 32) & 1) ||
+			 (uint64_t)index * info->size != offset))
 		return false;
 	if (TGS_UNLIKELY(atomic_load_explicit(&unit->published, memory_order_relaxed) & bit))
 		atomic_fetch_and_explicit(&unit->published, ~bit, memory_order_relaxed);
@@ -162,7 +166,8 @@ static unsigned aligned_class(size_t align, size_t size)
 
 	if (align > TGS_PAGE_SIZE || size > TGS_SMALL_MAX)
 		return 0;
-	for (class = tgs_size_to_class(size > TGS_TINY_MAX ? size : TGS_TINY_MAX + 1); class < TGS_CLASSES; class += 1) {
+	for (class = tgs_size_to_class(size > TGS_TINY_MAX ? size : TGS_TINY_MAX + 1);
+	     class < TGS_CLASSES; class += 1) {
 		if (tgs_classes[class].size % align == 0)
 			return class;
 	}

@@ -53,7 +53,9 @@ static int take_options(const struct tg_options *given, struct tg_options *ret)
 		size = sizeof(*ret);
 	for (i = sizeof(*ret); i < size; i++) {
 		if (((const char *)given)[i] != 0) {
-			snprintf(why, sizeof(why), "struct tg_options has fields that libtg %s does not know", tg_version());
+			snprintf(why, sizeof(why),
+				 "struct tg_options has fields that libtg %s does not know",
+				 tg_version());
 			return -EINVAL;
 		}
 	}
@@ -83,8 +85,8 @@ static int save_options(const struct tg_options *given)
 	r = save_text(tgc_saved.heap, sizeof(tgc_saved.heap), heap ? heap : "", "heap's name");
 	if (r < 0)
 		return r;
-	r = save_text(tgc_saved.name, sizeof(tgc_saved.name), options.name ? options.name : program_invocation_short_name,
-		      "client's name");
+	r = save_text(tgc_saved.name, sizeof(tgc_saved.name),
+		      options.name ? options.name : program_invocation_short_name, "client's name");
 	if (r == -ENAMETOOLONG && !options.name) {
 		memcpy(tgc_saved.name, program_invocation_short_name, sizeof(tgc_saved.name) - 1);
 		r = 0;
@@ -105,7 +107,8 @@ static int save_options(const struct tg_options *given)
 	if (on_error && strcmp(on_error, "count") == 0) {
 		tgc_saved.count_errors = true;
 	} else if (on_error && strcmp(on_error, "abort") != 0 && on_error[0] != '\0') {
-		snprintf(why, sizeof(why), "TG_ON_ERROR is \"%.32s\"; it can be abort or count", on_error);
+		snprintf(why, sizeof(why), "TG_ON_ERROR is \"%.32s\"; it can be abort or count",
+			 on_error);
 		return -EINVAL;
 	}
 	return 0;
@@ -119,11 +122,13 @@ static int map_heap(int map_fd, int heap_fd, const Tgd__AttachReply *reply, bool
 	if (in_child && tgc_heap.base) {
 		if (memcmp(reply->heap_uuid.data, tgc_saved.uuid, sizeof(tgc_saved.uuid)) == 0)
 			return 0;
-		snprintf(why, sizeof(why), "the daemon at %.100s serves another heap than the one of our parent",
+		snprintf(why, sizeof(why),
+			 "the daemon at %.100s serves another heap than the one of our parent",
 			 tgc_saved.socket);
 		return -ENOTCONN;
 	}
-	r = tgs_region_map(&tgc_heap, map_fd, heap_fd, false, (tgc_saved.flags & TG_ANY_ADDRESS) != 0, why, sizeof(why));
+	r = tgs_region_map(&tgc_heap, map_fd, heap_fd, false,
+			   (tgc_saved.flags & TG_ANY_ADDRESS) != 0, why, sizeof(why));
 	if (r < 0)
 		return r;
 	memcpy(tgc_saved.uuid, reply->heap_uuid.data, sizeof(tgc_saved.uuid));
@@ -146,7 +151,8 @@ int tgc_attach_locked(bool in_child)
 	tgc_process->client_id = reply->client_id;
 	r = map_heap(map_fd, heap_fd, reply, in_child);
 	if (r == 0) {
-		tgc_process->spans = tgc_wiped_alloc(tgc_heap.geometry.n_pages * sizeof(struct tgc_span));
+		tgc_process->spans =
+			tgc_wiped_alloc(tgc_heap.geometry.n_pages * sizeof(struct tgc_span));
 		if (!tgc_process->spans)
 			r = -ENOMEM;
 	}
@@ -213,7 +219,8 @@ TG_API int tg_detach(void)
 		if (atomic_load_explicit(&tgc_process->attached, memory_order_acquire))
 			detach();
 		else
-			tgs_region_unmap(&tgc_heap); /* a forked child that never was a client itself */
+			tgs_region_unmap(
+				&tgc_heap); /* a forked child that never was a client itself */
 	}
 	pthread_mutex_unlock(&tgc_process->lock);
 	return r;

@@ -16,7 +16,7 @@
 #include "client/process.h"
 
 #define IDLE_EXIT_SECONDS "10"
-#define ENV_MAX 4096
+#define ENV_MAX           4096
 
 extern char **environ;
 
@@ -39,8 +39,18 @@ int tgc_autostart(char *why, size_t why_size)
 			       "setsid \"$@\" </dev/null >/dev/null 2>&1 &";
 	const char *program = secure_getenv("TGD");
 	char idle[] = IDLE_EXIT_SECONDS;
-	char *args[] = { "sh", "-c", script, "sh", (char *)(program ? program : "tgd"), "--socket", tgc_saved.socket,
-			 "--idle-exit", idle, tgc_saved.heap[0] ? "--heap" : NULL, tgc_saved.heap, NULL };
+	char *args[] = {"sh",
+			"-c",
+			script,
+			"sh",
+			(char *)(program ? program : "tgd"),
+			"--socket",
+			tgc_saved.socket,
+			"--idle-exit",
+			idle,
+			tgc_saved.heap[0] ? "--heap" : NULL,
+			tgc_saved.heap,
+			NULL};
 	char *environment[ENV_MAX];
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -71,7 +81,9 @@ int tgc_autostart(char *why, size_t why_size)
 			return 0;
 	}
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-		snprintf(why, why_size, "cannot start tgd: %s is not in the PATH; install it, or set TGD to its path",
+		snprintf(why, why_size,
+			 "cannot start tgd: %s is not in the PATH; install it, or set TGD to its "
+			 "path",
 			 args[4]);
 		return -ENOENT;
 	}

@@ -29,7 +29,8 @@ uint64_t tgc_span_page(const struct tgc_span *span)
 }
 
 /* Slots of a unit that are free by the taken bits; of a group of blocks, for tiny spans. */
-static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_t page, unsigned unit)
+static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_t page,
+			  unsigned unit)
 {
 	const struct tgs_class *info = &tgs_classes[class];
 	_Atomic uint64_t *taken;
@@ -37,13 +38,15 @@ static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_
 	if (class == TGS_CLASS_TINY)
 		return tgc_tiny_free_blocks(cache, page, unit);
 	taken = tgs_taken_word(&tgc_heap, info->kind, page, unit);
-	return ~atomic_load_explicit(taken, memory_order_relaxed) & tgs_unit_mask(info->n_slots, unit);
+	return ~atomic_load_explicit(taken, memory_order_relaxed) &
+	       tgs_unit_mask(info->n_slots, unit);
 }
 
 /* Units to go through: a tiny span's are its groups of 64 blocks. */
 static unsigned n_units(unsigned class)
 {
-	return class == TGS_CLASS_TINY ? TGS_TINY_UNITS / 16 : tgs_span_units(tgs_classes[class].n_slots);
+	return class == TGS_CLASS_TINY ? TGS_TINY_UNITS / 16
+				       : tgs_span_units(tgs_classes[class].n_slots);
 }
 
 static unsigned n_slots(unsigned class)
@@ -135,7 +138,8 @@ void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span)
 	}
 }
 
-bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero)
+bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages,
+		  bool zero)
 {
 	struct tgc_span *span = tgc_span_record(page);
 	struct tgc_span **bucket = &cache->bucket[page % TGS_DIRTY_BITS];
@@ -145,7 +149,7 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 	if (TGS_UNLIKELY(tgc_pages_usable != NULL) && !tgc_pages_usable(page, n_pages))
 		return false;
 	*span = (struct tgc_span){
-		.class = (uint8_t)class,
+		.class = (uint8_t) class,
 		.n_pages = (uint32_t)n_pages,
 		.zero = zero ? ~UINT64_C(0) : 0,
 		.bucket_next = *bucket,
@@ -159,9 +163,11 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 	}
 	if (!zero) {
 		/* It may come from central, with objects of others in it and frees of them waiting. */
-		struct tgs_span shape = { .page = page, .n_pages = n_pages, .class = class,
-					  .n_slots = tgs_classes[class].n_slots };
-		struct tgs_harvest harvest = { 0 };
+		struct tgs_span shape = {.page = page,
+					 .n_pages = n_pages,
+					 .class = class,
+					 .n_slots = tgs_classes[class].n_slots};
+		struct tgs_harvest harvest = {0};
 
 		tgs_remote_harvest_span(&tgc_heap, &shape, &harvest);
 	}
@@ -280,7 +286,8 @@ void tgc_bin_unload(struct tgc_cache *cache, unsigned class)
 		span->room |= UINT64_C(1) << bin->unit;
 		span->used -= (uint32_t)__builtin_popcountll(bin->free);
 		/* The unit is as zero as it was, if nothing of it was handed out. */
-		if (bin->zero == bin->free && unit_free(cache, class, tgc_span_page(span), bin->unit) == bin->zero &&
+		if (bin->zero == bin->free &&
+		    unit_free(cache, class, tgc_span_page(span), bin->unit) == bin->zero &&
 		    span->used == 0)
 			span->zero |= UINT64_C(1) << bin->unit;
 	}
@@ -292,7 +299,7 @@ static void drain_span(struct tgc_cache *cache, struct tgc_span *span)
 {
 	uint64_t page = tgc_span_page(span);
 	const struct tgs_class *info = &tgs_classes[span->class];
-	struct tgs_harvest harvest = { 0 };
+	struct tgs_harvest harvest = {0};
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(info->n_slots); unit++) {
@@ -309,7 +316,7 @@ static void drain_span(struct tgc_cache *cache, struct tgc_span *span)
 	}
 	if (TGS_UNLIKELY(harvest.n_twice != 0))
 		tgc_report(TGC_DOUBLE_FREE, tgs_page_address(&tgc_heap, page) +
-					    (size_t)harvest.twice_index * info->size);
+						    (size_t)harvest.twice_index * info->size);
 }
 
 void tgc_cache_drain(struct tgc_cache *cache)
@@ -327,7 +334,8 @@ void tgc_cache_drain(struct tgc_cache *cache)
 		any = true;
 		dirty = atomic_exchange_explicit(&cache->slot->dirty[i], 0, memory_order_seq_cst);
 		for (; dirty != 0; dirty &= dirty - 1) {
-			struct tgc_span *span = cache->bucket[i * 64 + (unsigned)__builtin_ctzll(dirty)];
+			struct tgc_span *span =
+				cache->bucket[i * 64 + (unsigned)__builtin_ctzll(dirty)];
 
 			while (span) {
 				struct tgc_span *next = span->bucket_next;

@@ -25,46 +25,46 @@
 #include "shm/span.h"
 
 enum tgc_span_place {
-	TGC_SPAN_NONE,        /* not held */
+	TGC_SPAN_NONE, /* not held */
 	TGC_SPAN_FULL,
 	TGC_SPAN_LISTED,
 	TGC_SPAN_CURRENT,
-	TGC_SPAN_LARGE,       /* holds a large object */
-	TGC_SPAN_LARGE_IDLE,  /* a large span kept for the next object */
+	TGC_SPAN_LARGE,      /* holds a large object */
+	TGC_SPAN_LARGE_IDLE, /* a large span kept for the next object */
 };
 
 /* The private record of a span that this process holds; found by its first page. */
 struct tgc_span {
-	struct tgc_span *next, *prev;               /* list of its class */
+	struct tgc_span *next, *prev; /* list of its class */
 	struct tgc_span *bucket_next, *bucket_prev;
-	uint64_t room;        /* units (tiny: groups of 64 blocks) that have a free slot */
-	uint64_t zero;        /* units (large: bit 0) whose memory nobody has used since it was zero */
+	uint64_t room; /* units (tiny: groups of 64 blocks) that have a free slot */
+	uint64_t zero; /* units (large: bit 0) whose memory nobody has used since it was zero */
 	uint32_t used;
-	uint32_t n_pages;     /* large spans */
+	uint32_t n_pages; /* large spans */
 	uint8_t class;
-	uint8_t place;        /* enum tgc_span_place */
+	uint8_t place; /* enum tgc_span_place */
 	uint8_t reserved[6];
 };
 
 /* One class, as malloc and free see it.  A cache line. */
 struct tgc_bin {
-	uint64_t free;                 /* free slots of the current unit */
-	_Atomic uint64_t *taken;       /* its taken word; tiny: the first of its 16 */
-	uint8_t *address;              /* of the unit's slot 0 */
-	uint64_t zero;                 /* of `free`: slots whose memory is known to be zero */
-	struct tgc_span *span;         /* current; NULL: none */
-	uint32_t size;                 /* bytes of a slot; tiny: of a block */
-	uint32_t unit;                 /* current unit (tiny: group) */
+	uint64_t free;           /* free slots of the current unit */
+	_Atomic uint64_t *taken; /* its taken word; tiny: the first of its 16 */
+	uint8_t *address;        /* of the unit's slot 0 */
+	uint64_t zero;           /* of `free`: slots whose memory is known to be zero */
+	struct tgc_span *span;   /* current; NULL: none */
+	uint32_t size;           /* bytes of a slot; tiny: of a block */
+	uint32_t unit;           /* current unit (tiny: group) */
 	uint64_t reserved[2];
 };
 
 /* One class, as refilling sees it: the spans with room, and how they come and go. */
 struct tgc_supply {
-	struct tgc_span *head, *tail;  /* partly used ones first, empty ones last */
-	uint32_t n_empty;              /* spans in the list that hold nothing */
-	uint32_t low;                  /* fewest of them since `since`: so many nobody has needed */
-	uint32_t since;                /* coarse milliseconds */
-	uint32_t batch;                /* log2 of how many spans to ask for next */
+	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
+	uint32_t n_empty;             /* spans in the list that hold nothing */
+	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
+	uint32_t since;               /* coarse milliseconds */
+	uint32_t batch;               /* log2 of how many spans to ask for next */
 };
 
 #define TGC_PREFETCH_MAX 128u
@@ -72,8 +72,8 @@ struct tgc_supply {
 /* Spans asked for ahead of need; client/prefetch.c. */
 struct tgc_prefetch {
 	struct tgc_post post;
-	uint32_t class;                /* 0: none asked for */
-	uint32_t n;                    /* what came; under the connection's lock until collected */
+	uint32_t class; /* 0: none asked for */
+	uint32_t n;     /* what came; under the connection's lock until collected */
 	struct {
 		uint64_t page;
 		bool zero;
@@ -82,28 +82,28 @@ struct tgc_prefetch {
 
 /* The block that tiny objects go into at the moment. */
 struct tgc_tiny {
-	uint8_t *block;                /* NULL: none */
-	_Atomic uint64_t *taken;       /* word that has its 16 bits */
-	uint32_t shift;                /* where in it */
-	uint32_t offset;               /* bytes handed out; 16 when there is no block */
+	uint8_t *block;          /* NULL: none */
+	_Atomic uint64_t *taken; /* word that has its 16 bits */
+	uint32_t shift;          /* where in it */
+	uint32_t offset;         /* bytes handed out; 16 when there is no block */
 };
 
 struct tgc_cache {
-	uint64_t owner_bits;           /* of our spans in page map entries; 0 matches none */
-	_Atomic uint32_t slot_id;      /* set last; 0: no slot: wiped, or never opened */
-	bool in_all;                   /* in the process's list of caches */
-	bool draining;                 /* spans that become empty are not given back before the end of the drain */
+	uint64_t owner_bits;      /* of our spans in page map entries; 0 matches none */
+	_Atomic uint32_t slot_id; /* set last; 0: no slot: wiped, or never opened */
+	bool in_all;              /* in the process's list of caches */
+	bool draining; /* spans that become empty are not given back before the end of the drain */
 	struct tgs_slot *slot;
 	struct tgc_tiny tiny;
 	struct tgc_bin bins[TGS_CLASSES_ALL];
 	struct tgc_supply supply[TGS_CLASSES_ALL];
-	_Atomic uint64_t empty_pages;  /* in the lists' empty spans */
+	_Atomic uint64_t empty_pages; /* in the lists' empty spans */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch;
 	struct tgc_cache *next_idle;
 	struct tgc_cache *next_all;
-	uint64_t trim_seen;            /* tgc_process->trim_request when we last gave back */
-	uint64_t pressure_seen;        /* the map's trim_epoch, likewise */
+	uint64_t trim_seen;     /* tgc_process->trim_request when we last gave back */
+	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
@@ -112,7 +112,8 @@ struct tgc_cache {
 /* A count that its own thread changes and others read. */
 static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)
 {
-	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + by, memory_order_relaxed);
+	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + by,
+			      memory_order_relaxed);
 }
 
 /* The calling thread's cache; an empty one that owns nothing before its first call. */
@@ -128,7 +129,8 @@ struct tgc_cache *tgc_cache_get(void);
 
 struct tgc_span *tgc_span_record(uint64_t page);
 /* Takes a granted span in.  False: its pages may not be used (tgc_pages_usable); it stays ours, and idle. */
-bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages, bool zero);
+bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages,
+		  bool zero);
 void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span);
 uint64_t tgc_span_page(const struct tgc_span *span);
 

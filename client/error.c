@@ -31,16 +31,18 @@ static void say(struct line *line, const char *format, ...)
 
 static void say_owner(struct line *line, unsigned slot)
 {
-	const struct tgs_client *clients = (const struct tgs_client *)((const uint8_t *)tgc_heap.map +
-								       tgc_heap.geometry.clients_at);
-	uint32_t index = atomic_load_explicit(&tgc_heap.slot_owners[slot].client, memory_order_relaxed);
+	const struct tgs_client *clients =
+		(const struct tgs_client *)((const uint8_t *)tgc_heap.map +
+					    tgc_heap.geometry.clients_at);
+	uint32_t index =
+		atomic_load_explicit(&tgc_heap.slot_owners[slot].client, memory_order_relaxed);
 
 	if (slot == TGS_SLOT_CENTRAL || index == 0 || index > TGS_CLIENTS_MAX) {
 		say(line, ", held by no client");
 		return;
 	}
-	say(line, ", owned by thread slot %u of pid %u (%.63s)%s", slot, clients[index - 1].pid, clients[index - 1].name,
-	    slot == tgc_cache->slot_id ? ", the calling thread" : "");
+	say(line, ", owned by thread slot %u of pid %u (%.63s)%s", slot, clients[index - 1].pid,
+	    clients[index - 1].name, slot == tgc_cache->slot_id ? ", the calling thread" : "");
 }
 
 static void say_place(struct line *line, const void *p)
@@ -49,12 +51,13 @@ static void say_place(struct line *line, const void *p)
 
 	switch (tgs_object_find(&tgc_heap, p, &object)) {
 	case TGS_NOT_IN_HEAP:
-		say(line, "it does not lie in the heap, which is at %p to %p", (void *)tgc_heap.data,
-		    (void *)(tgc_heap.data + tgc_heap.data_bytes));
+		say(line, "it does not lie in the heap, which is at %p to %p",
+		    (void *)tgc_heap.data, (void *)(tgc_heap.data + tgc_heap.data_bytes));
 		return;
 	case TGS_NO_SPAN:
 		say(line, "page %llu of the heap is free, or inside a large object",
-		    (unsigned long long)((uint64_t)((const uint8_t *)p - tgc_heap.data) >> TGS_PAGE_SHIFT));
+		    (unsigned long long)((uint64_t)((const uint8_t *)p - tgc_heap.data) >>
+					 TGS_PAGE_SHIFT));
 		return;
 	case TGS_NOT_A_START:
 		say(line, "no object starts there");
@@ -68,15 +71,15 @@ static void say_place(struct line *line, const void *p)
 	else if (object.span.class == TGS_CLASS_TINY)
 		say(line, "; class 68 (tiny)");
 	else
-		say(line, "; class %u (%u bytes), slot %u", object.span.class, tgs_classes[object.span.class].size,
-		    object.index);
+		say(line, "; class %u (%u bytes), slot %u", object.span.class,
+		    tgs_classes[object.span.class].size, object.index);
 	say(line, " of the span at page %llu", (unsigned long long)object.span.page);
 	say_owner(line, object.span.owner);
 }
 
 void tgc_report(enum tgc_error error, const void *p)
 {
-	struct line line = { .n = 0 };
+	struct line line = {.n = 0};
 	struct tgs_object object;
 	ssize_t written;
 

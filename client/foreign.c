@@ -10,7 +10,7 @@
 #include "client/cache.h"
 #include "shm/remote.h"
 
-#define HOLD_BACK_MAX 2048u   /* bytes of an object that may wait in the buffer */
+#define HOLD_BACK_MAX 2048u /* bytes of an object that may wait in the buffer */
 
 static struct tgs_pending *place_of(const struct tgc_cache *cache, uint64_t word_ref)
 {
@@ -33,8 +33,9 @@ static uint32_t drop_gone(struct tgs_pending *pending)
 
 	if (tgs_word_place(&tgc_heap, ref, &place) && tgs_span_at(&tgc_heap, place.page, &span) &&
 	    span.page == place.page && tgs_classes[span.class].kind == place.kind)
-		taken = atomic_load_explicit(tgs_taken_word(&tgc_heap, place.kind, place.page, place.unit),
-					     memory_order_acquire);
+		taken = atomic_load_explicit(
+			tgs_taken_word(&tgc_heap, place.kind, place.page, place.unit),
+			memory_order_acquire);
 	gone = mask & ~(uint32_t)(taken >> 32 * place.half);
 	if (TGS_UNLIKELY(gone != 0))
 		atomic_store_explicit(&pending->mask, mask & ~gone, memory_order_release);
@@ -53,16 +54,17 @@ static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 		return;
 	if (tgs_word_place(&tgc_heap, ref, &place) && tgs_span_at(&tgc_heap, place.page, &span))
 		tgc_report(TGC_DOUBLE_FREE, tgs_page_address(&tgc_heap, place.page) +
-					    (uint64_t)(place.unit * 64 + place.half * 32 + (unsigned)__builtin_ctz(twice)) *
-					    tgs_classes[span.class].size);
+						    (uint64_t)(place.unit * 64 + place.half * 32 +
+							       (unsigned)__builtin_ctz(twice)) *
+							    tgs_classes[span.class].size);
 }
 
 /* Buffers the free of a live object. */
 static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
 	const struct tgs_class *info = &tgs_classes[object->span.class];
-	_Atomic uint64_t *word = tgs_remote_word(&tgc_heap, info->kind, object->span.page, object->unit,
-						 object->index / 32 % 2);
+	_Atomic uint64_t *word = tgs_remote_word(&tgc_heap, info->kind, object->span.page,
+						 object->unit, object->index / 32 % 2);
 	uint64_t ref = tgs_ref_of(&tgc_heap, word);
 	struct tgs_pending *pending = place_of(cache, ref);
 	uint32_t bit = UINT32_C(1) << object->index % 32;
@@ -79,7 +81,8 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 	if (mask == 0)
 		atomic_store_explicit(&pending->word, ref, memory_order_relaxed);
 	atomic_store_explicit(&pending->mask, mask | bit, memory_order_release);
-	atomic_store_explicit(&cache->foreign_frees, atomic_load_explicit(&cache->foreign_frees, memory_order_relaxed) + 1,
+	atomic_store_explicit(&cache->foreign_frees,
+			      atomic_load_explicit(&cache->foreign_frees, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
 	if (object->span.class == 0 || info->size > HOLD_BACK_MAX)
 		apply(cache, pending);
@@ -133,7 +136,7 @@ uint64_t tgc_foreign_pending(const struct tgc_cache *cache)
 	unsigned i;
 
 	for (i = 0; i < TGS_PENDING_FREES; i++)
-		n += (uint64_t)__builtin_popcount(atomic_load_explicit(&cache->slot->pending[i].mask,
-									memory_order_relaxed));
+		n += (uint64_t)__builtin_popcount(
+			atomic_load_explicit(&cache->slot->pending[i].mask, memory_order_relaxed));
 	return n;
 }

@@ -20,7 +20,8 @@ static uint64_t idle_pages_max(void)
 	return tgs_min(UINT64_C(64) << 20, limit / 16) / TGS_PAGE_SIZE;
 }
 
-static uint64_t idle_pages;           /* in class 0's list; under large_lock; means nothing while there is no large cache */
+static uint64_t
+	idle_pages; /* in class 0's list; under large_lock; means nothing while there is no large cache */
 
 static struct tgc_cache *lock_large(void)
 {
@@ -84,7 +85,8 @@ static void idle_shrink(struct tgc_cache *cache, unsigned spans_max, uint64_t pa
 		uint64_t pages[32];
 		size_t n = 0;
 
-		while (idle->tail && n < TGS_ARRAY_LEN(pages) && (idle->n_empty > spans_max || idle_pages > pages_max)) {
+		while (idle->tail && n < TGS_ARRAY_LEN(pages) &&
+		       (idle->n_empty > spans_max || idle_pages > pages_max)) {
 			struct tgc_span *span = idle->tail;
 
 			idle_remove(cache, span);
@@ -108,7 +110,8 @@ static struct tgc_span *idle_find(struct tgc_cache *cache, uint64_t n_pages, uin
 
 	for (span = cache->supply[0].head; span; span = span->next) {
 		if (span->n_pages < n_pages || span->n_pages - n_pages > n_pages / 4 ||
-		    ((uintptr_t)tgs_page_address(&tgc_heap, tgc_span_page(span)) & (align_pages * TGS_PAGE_SIZE - 1)) != 0)
+		    ((uintptr_t)tgs_page_address(&tgc_heap, tgc_span_page(span)) &
+		     (align_pages * TGS_PAGE_SIZE - 1)) != 0)
 			continue;
 		if (!best || span->n_pages < best->n_pages)
 			best = span;
@@ -119,7 +122,8 @@ static struct tgc_span *idle_find(struct tgc_cache *cache, uint64_t n_pages, uin
 }
 
 /* *ret_span is NULL if the span that came may not be used. */
-static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages, struct tgc_span **ret)
+static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages,
+		     struct tgc_span **ret)
 {
 	Tgd__GetLarge get = TGD__GET_LARGE__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
@@ -134,7 +138,8 @@ static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_p
 
 	tgc_rpc_begin();
 	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SPANS, &reply);
-	if (r == 0 && (reply->spans->n_spans != 1 || reply->spans->spans[0]->page >= tgc_heap.geometry.n_pages))
+	if (r == 0 && (reply->spans->n_spans != 1 ||
+		       reply->spans->spans[0]->page >= tgc_heap.geometry.n_pages))
 		r = -EPROTO;
 	if (r == 0) {
 		uint64_t page = reply->spans->spans[0]->page;
@@ -146,7 +151,8 @@ static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_p
 	return r;
 }
 
-static int get_usable_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages, struct tgc_span **ret)
+static int get_usable_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages,
+			    struct tgc_span **ret)
 {
 	int r;
 
@@ -156,7 +162,8 @@ static int get_usable_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t 
 	return r;
 }
 
-static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages, struct tgc_span **ret)
+static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages,
+		      struct tgc_span **ret)
 {
 	struct tgc_span *span = idle_find(cache, n_pages, align_pages);
 	int r;
@@ -223,7 +230,8 @@ bool tgc_large_free(void *p, uint64_t page)
 
 	if (!cache)
 		return true; /* no daemon: the object stays */
-	if (tgc_span_record(page)->place == TGC_SPAN_LARGE && p == tgs_page_address(&tgc_heap, page) &&
+	if (tgc_span_record(page)->place == TGC_SPAN_LARGE &&
+	    p == tgs_page_address(&tgc_heap, page) &&
 	    atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
 	    !(atomic_load_explicit(&unit->remote[0], memory_order_relaxed) & 1)) {
 		atomic_store_explicit(&unit->published, 0, memory_order_relaxed);

@@ -56,7 +56,8 @@ TG_API int tg_publish(const void *object)
 
 	if (!find_live(object, &found))
 		return -EFAULT;
-	word = tgs_published_word(&tgc_heap, tgs_classes[found.span.class].kind, found.span.page, found.unit);
+	word = tgs_published_word(&tgc_heap, tgs_classes[found.span.class].kind, found.span.page,
+				  found.unit);
 	if (!(atomic_load_explicit(word, memory_order_acquire) & found.bit))
 		atomic_fetch_or_explicit(word, found.bit, memory_order_release);
 	return 0;
@@ -73,7 +74,8 @@ static bool fits_in_place(const struct tgs_object *object, size_t size)
 		       size <= tgs_object_size(&tgc_heap, object);
 	/* A class may also hold smaller objects that tg_aligned_alloc put there; moving those loses their alignment, as
 	 * C allows. */
-	return class != 0 && size > TGS_TINY_MAX && size <= TGS_SMALL_MAX && tgs_size_to_class(size) == class;
+	return class != 0 && size > TGS_TINY_MAX && size <= TGS_SMALL_MAX &&
+	       tgs_size_to_class(size) == class;
 }
 
 TG_API void *tg_realloc(void *object, size_t size)

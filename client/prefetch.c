@@ -5,7 +5,8 @@
  */
 #include "client/prefetch.h"
 
-Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned class, unsigned count)
+Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned class,
+			    unsigned count)
 {
 	get->body = (Tgd__GetSpans)TGD__GET_SPANS__INIT;
 	get->body.slot = slot;
@@ -43,7 +44,8 @@ void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count)
 	prefetch->n = 0;
 	tgc_rpc_begin();
 	if (tgc_rpc_post(tgc_get_spans(&get, cache->slot_id, class,
-				       (unsigned)tgs_min(count, TGC_PREFETCH_MAX)), &prefetch->post) == 0)
+				       (unsigned)tgs_min(count, TGC_PREFETCH_MAX)),
+			 &prefetch->post) == 0)
 		prefetch->class = class;
 	tgc_rpc_end();
 }
@@ -62,8 +64,8 @@ void tgc_prefetch_settle(struct tgc_cache *cache)
 	prefetch->class = 0;
 	for (i = 0; i < prefetch->n; i++) {
 		if (prefetch->grants[i].page < tgc_heap.geometry.n_pages)
-			tgc_span_add(cache, prefetch->grants[i].page, class, tgs_classes[class].n_pages,
-				     prefetch->grants[i].zero);
+			tgc_span_add(cache, prefetch->grants[i].page, class,
+				     tgs_classes[class].n_pages, prefetch->grants[i].zero);
 	}
 }
 

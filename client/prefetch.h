@@ -11,7 +11,8 @@ struct tgc_get_spans {
 	Tgd__GetSpans body;
 	Tgd__Request request;
 };
-Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned class, unsigned count);
+Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned class,
+			    unsigned count);
 
 /* Asks for spans and goes on.  Does nothing if the cache has already asked for some, or if there is no connection. */
 void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count);

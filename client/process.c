@@ -10,13 +10,14 @@
 #include "client/rpc.h"
 
 struct tgs_heap tgc_heap;
-struct tgc_saved tgc_saved = { .socket_fd = -1 };
+struct tgc_saved tgc_saved = {.socket_fd = -1};
 struct tgc_process *tgc_process;
 bool (*tgc_pages_usable)(uint64_t page, uint64_t n_pages);
 
 void *tgc_wiped_alloc(size_t bytes)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED) {
 		errno = ENOMEM;
@@ -44,7 +45,8 @@ bool tgc_process_init(void)
 		return true;
 	/* No lock, which a fork in another thread could leave locked: of two threads the second lets go of its record. */
 	made = tgc_wiped_alloc(sizeof(*made));
-	if (made && !__atomic_compare_exchange_n(&tgc_process, &none, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	if (made && !__atomic_compare_exchange_n(&tgc_process, &none, made, false, __ATOMIC_ACQ_REL,
+						 __ATOMIC_ACQUIRE))
 		tgc_wiped_free(made, sizeof(*made));
 	return tgc_process != NULL;
 }
@@ -53,7 +55,8 @@ bool tgc_enter(void)
 {
 	int r = 0, cancel_state;
 
-	if (TGS_LIKELY(tgc_process && atomic_load_explicit(&tgc_process->attached, memory_order_acquire)))
+	if (TGS_LIKELY(tgc_process &&
+		       atomic_load_explicit(&tgc_process->attached, memory_order_acquire)))
 		return true;
 	if (!tgc_process || tgc_saved.attach_count == 0) {
 		errno = ENOTCONN;

@@ -21,35 +21,39 @@ struct tgc_span;
 struct tgc_rpc;
 
 struct tgc_process {
-	_Atomic uint32_t attached;     /* set last when attaching; what slow paths ask first */
+	_Atomic uint32_t attached; /* set last when attaching; what slow paths ask first */
 	uint32_t client_id;
-	pthread_mutex_t lock;          /* attach and detach, the lists of caches; never held during an allocation */
-	struct tgc_rpc *rpc;           /* the connection; has a lock of its own */
-	struct tgc_span *spans;        /* one private record a page, used at first pages of spans held */
-	struct tgc_cache *_Atomic large; /* the slot that holds this process's large spans; set, and worked on, under large_lock */
+	pthread_mutex_t
+		lock; /* attach and detach, the lists of caches; never held during an allocation */
+	struct tgc_rpc *rpc;    /* the connection; has a lock of its own */
+	struct tgc_span *spans; /* one private record a page, used at first pages of spans held */
+	struct tgc_cache *_Atomic
+		large; /* the slot that holds this process's large spans; set, and worked on, under large_lock */
 	pthread_mutex_t large_lock;
-	struct tgc_cache *idle;        /* caches whose threads have ended, linked by next_idle; under lock */
-	struct tgc_cache *all;         /* every cache, linked by next_all; under lock */
-	_Atomic uint64_t trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
-	_Atomic uint64_t errors;       /* double and invalid frees counted */
+	struct tgc_cache
+		*idle; /* caches whose threads have ended, linked by next_idle; under lock */
+	struct tgc_cache *all; /* every cache, linked by next_all; under lock */
+	_Atomic uint64_t
+		trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
+	_Atomic uint64_t errors; /* double and invalid frees counted */
 };
 
 /* How the process attached; a forked child attaches in the same way. */
 struct tgc_saved {
-	unsigned attach_count;         /* tg_attach less tg_detach; under `lock` */
+	unsigned attach_count; /* tg_attach less tg_detach; under `lock` */
 	unsigned flags;
 	int timeout_ms;
-	int socket_fd;                 /* -1: none; a child closes the inherited one */
-	dev_t socket_dev;              /* what the descriptor was when we opened it: it may be another file by now */
+	int socket_fd; /* -1: none; a child closes the inherited one */
+	dev_t socket_dev; /* what the descriptor was when we opened it: it may be another file by now */
 	ino_t socket_ino;
-	bool count_errors;             /* TG_ON_ERROR=count */
+	bool count_errors; /* TG_ON_ERROR=count */
 	char socket[108];
 	char heap[64];
 	char name[64];
-	uint8_t uuid[16];              /* of the heap that is mapped */
+	uint8_t uuid[16]; /* of the heap that is mapped */
 };
 
-extern struct tgs_heap tgc_heap;      /* all zero while not attached: no pointer lies in it then */
+extern struct tgs_heap tgc_heap; /* all zero while not attached: no pointer lies in it then */
 extern struct tgc_saved tgc_saved;
 extern struct tgc_process *tgc_process; /* never NULL once the library is in use */
 

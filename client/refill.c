@@ -16,12 +16,12 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX 7u                    /* at most 128 spans at a time ... */
-#define BATCH_BYTES_MAX (UINT64_C(1) << 20) /* ... and a megabyte */
-#define PREFETCH_LOG_MIN 4u                 /* demand that has doubled four times lasts */
-#define PUT_MAX 128u
-#define HOARD_MS 1000u
-#define HOARD_BYTES_MAX (UINT64_C(64) << 20)
+#define BATCH_LOG_MAX    7u                  /* at most 128 spans at a time ... */
+#define BATCH_BYTES_MAX  (UINT64_C(1) << 20) /* ... and a megabyte */
+#define PREFETCH_LOG_MIN 4u                  /* demand that has doubled four times lasts */
+#define PUT_MAX          128u
+#define HOARD_MS         1000u
+#define HOARD_BYTES_MAX  (UINT64_C(64) << 20)
 
 static uint32_t coarse_ms(void)
 {
@@ -49,12 +49,14 @@ static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 	do {
 		n_refused = 0;
 		tgc_rpc_begin();
-		r = tgc_rpc_call(tgc_get_spans(&get, cache->slot_id, class, count), TGD__REPLY__BODY_SPANS, &reply);
+		r = tgc_rpc_call(tgc_get_spans(&get, cache->slot_id, class, count),
+				 TGD__REPLY__BODY_SPANS, &reply);
 		for (i = 0; r == 0 && i < reply->spans->n_spans; i++) {
 			const Tgd__SpanGrant *grant = reply->spans->spans[i];
 
 			if (grant->page < tgc_heap.geometry.n_pages &&
-			    !tgc_span_add(cache, grant->page, class, tgs_classes[class].n_pages, grant->zero))
+			    !tgc_span_add(cache, grant->page, class, tgs_classes[class].n_pages,
+					  grant->zero))
 				n_refused++;
 		}
 		tgc_rpc_end();
@@ -132,7 +134,8 @@ static void put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
 	size_t i;
 
 	while (n > 0) {
-		for (i = 0; i < PUT_MAX && n > 0 && supply->tail && supply->tail->used == 0; i++, n--) {
+		for (i = 0; i < PUT_MAX && n > 0 && supply->tail && supply->tail->used == 0;
+		     i++, n--) {
 			pages[i] = tgc_span_page(supply->tail);
 			tgc_span_remove(cache, supply->tail);
 		}

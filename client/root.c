@@ -74,7 +74,8 @@ static uint64_t read_root(const struct tgs_root *root, const char *name, size_t 
 	if (ref == 0 || memcmp(root->name, name, len + 1) != 0)
 		return 0;
 	atomic_thread_fence(memory_order_acquire);
-	return atomic_load_explicit(&root->generation, memory_order_relaxed) == generation ? ref : 0;
+	return atomic_load_explicit(&root->generation, memory_order_relaxed) == generation ? ref
+											   : 0;
 }
 
 TG_API void *tg_root_get(const char *name)

@@ -22,17 +22,17 @@
 #include "client/process.h"
 #include "proto/fdpass.h"
 
-#define OUT_SIZE 8192u
-#define IN_SIZE 16384u
+#define OUT_SIZE    8192u
+#define IN_SIZE     16384u
 #define UNPACK_SIZE 65536u
-#define RETRY_MS 20
-#define GAVE_UP_MS 100
+#define RETRY_MS    20
+#define GAVE_UP_MS  100
 
 struct tgc_rpc {
 	pthread_mutex_t lock;
-	int cancel_state;     /* of the thread that has the lock, as it was before; its errno likewise */
+	int cancel_state; /* of the thread that has the lock, as it was before; its errno likewise */
 	int saved_errno;
-	bool gave_up;         /* the last attempt to make the connection again failed */
+	bool gave_up; /* the last attempt to make the connection again failed */
 	uint64_t next_id;
 	_Atomic uint64_t messages;
 	_Atomic uint64_t reconnects;
@@ -62,7 +62,8 @@ static int64_t now_ms(void)
 
 static void complain(const char *what, int error)
 {
-	snprintf(rpc()->why, sizeof(rpc()->why), "%s %.107s: %s", what, tgc_saved.socket, strerror(error));
+	snprintf(rpc()->why, sizeof(rpc()->why), "%s %.107s: %s", what, tgc_saved.socket,
+		 strerror(error));
 }
 
 /* Is the descriptor still the socket that we opened? */
@@ -103,7 +104,7 @@ static void close_fds(void)
 
 static int wait_for(short events, int64_t deadline)
 {
-	struct pollfd pfd = { .fd = tgc_saved.socket_fd, .events = events };
+	struct pollfd pfd = {.fd = tgc_saved.socket_fd, .events = events};
 	int64_t left;
 	int n;
 
@@ -162,7 +163,8 @@ static int receive(const Tgd__Reply **ret, int64_t deadline)
 		r = wait_for(POLLIN, deadline);
 		if (r < 0)
 			return r;
-		got = tgp_recv_fds(tgc_saved.socket_fd, c->in + c->in_n, IN_SIZE - c->in_n, fds, TGP_FDS_MAX, &n_fds);
+		got = tgp_recv_fds(tgc_saved.socket_fd, c->in + c->in_n, IN_SIZE - c->in_n, fds,
+				   TGP_FDS_MAX, &n_fds);
 		if (got == -EAGAIN)
 			continue;
 		if (got < 0)
@@ -215,7 +217,8 @@ static int send_request(Tgd__Request *request, int64_t deadline)
 }
 
 /* One exchange on the connection that there is. */
-static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret, int64_t deadline)
+static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret,
+		    int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
 	const Tgd__Reply *reply = NULL;
@@ -243,7 +246,7 @@ static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd_
 
 static int connect_socket(int64_t deadline)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat st;
 	int fd, r;
 
@@ -299,10 +302,11 @@ static void explain(int r)
 	struct tgc_rpc *c = rpc();
 
 	if (r == -ETIMEDOUT)
-		snprintf(c->why, sizeof(c->why), "no answer from %.107s within %d ms", tgc_saved.socket,
-			 tgc_saved.timeout_ms);
+		snprintf(c->why, sizeof(c->why), "no answer from %.107s within %d ms",
+			 tgc_saved.socket, tgc_saved.timeout_ms);
 	else if (r == -EPROTO && c->why[0] == '\0')
-		snprintf(c->why, sizeof(c->why), "what answers at %.107s is no tgd", tgc_saved.socket);
+		snprintf(c->why, sizeof(c->why), "what answers at %.107s is no tgd",
+			 tgc_saved.socket);
 	else if (c->why[0] == '\0')
 		complain("lost the connection to", -r);
 }
@@ -361,7 +365,8 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 	for (;;) {
 		r = connect_as(0, &reply, deadline);
 		/* A forked child has its parent's heap: another daemon would be of no use to it. */
-		if (!no_daemon(r) || !(tgc_saved.flags & TG_AUTOSTART) || tgc_heap.base || now_ms() >= deadline)
+		if (!no_daemon(r) || !(tgc_saved.flags & TG_AUTOSTART) || tgc_heap.base ||
+		    now_ms() >= deadline)
 			break;
 		if (!started) {
 			r = tgc_autostart(rpc()->why, sizeof(rpc()->why));
@@ -376,7 +381,8 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 	if (rpc()->n_fds != 2 || reply->attach->heap_uuid.len != sizeof(tgc_saved.uuid)) {
 		close_fds();
 		disconnect();
-		snprintf(rpc()->why, sizeof(rpc()->why), "the daemon's answer came without the heap's two descriptors");
+		snprintf(rpc()->why, sizeof(rpc()->why),
+			 "the daemon's answer came without the heap's two descriptors");
 		return -EPROTO;
 	}
 	*ret = reply->attach;
@@ -409,11 +415,12 @@ static int reconnect(int64_t deadline)
 		disconnect();
 		r = connect_as(tgc_process->client_id, &reply, deadline);
 		if (r == 0 && (reply->attach->heap_uuid.len != sizeof(tgc_saved.uuid) ||
-			       memcmp(reply->attach->heap_uuid.data, tgc_saved.uuid, sizeof(tgc_saved.uuid)) != 0)) {
+			       memcmp(reply->attach->heap_uuid.data, tgc_saved.uuid,
+				      sizeof(tgc_saved.uuid)) != 0)) {
 			close_fds();
 			disconnect();
-			snprintf(rpc()->why, sizeof(rpc()->why), "the daemon at %.107s serves another heap now",
-				 tgc_saved.socket);
+			snprintf(rpc()->why, sizeof(rpc()->why),
+				 "the daemon at %.107s serves another heap now", tgc_saved.socket);
 			return -ENOTCONN;
 		}
 		close_fds();
@@ -422,7 +429,8 @@ static int reconnect(int64_t deadline)
 			atomic_fetch_add_explicit(&rpc()->reconnects, 1, memory_order_relaxed);
 			return 0;
 		}
-		if ((!no_daemon(r) && !connection_lost(r)) || rpc()->gave_up || now_ms() >= deadline)
+		if ((!no_daemon(r) && !connection_lost(r)) || rpc()->gave_up ||
+		    now_ms() >= deadline)
 			return -ENOTCONN;
 		(void)poll(NULL, 0, RETRY_MS);
 	}

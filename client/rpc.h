@@ -22,7 +22,7 @@ int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Re
 /* A request that nobody waits for.  `take` is called once, with its reply, or with NULL if the connection was lost: while
  * some thread waits for its own reply, or in tgc_rpc_collect; always between begin and end. */
 struct tgc_post {
-	uint64_t id;           /* 0: nothing outstanding */
+	uint64_t id; /* 0: nothing outstanding */
 	struct tgc_post *next;
 	void (*take)(struct tgc_post *post, const Tgd__Reply *reply);
 };

@@ -23,7 +23,7 @@ static void count_cache(const struct tgc_cache *cache, struct tg_stats *stats)
 
 TG_API int tg_stats(struct tg_stats *stats)
 {
-	struct tg_stats all = { .size = sizeof(all) };
+	struct tg_stats all = {.size = sizeof(all)};
 	struct tgc_cache *cache;
 
 	if (!stats || stats->size < sizeof(size_t))
@@ -81,7 +81,8 @@ TG_API int tg_trim(void)
 	cache = tgc_cache;
 	if (cache->slot_id != 0) {
 		tgc_cache_give_back(cache);
-		cache->trim_seen = atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
+		cache->trim_seen =
+			atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
 	}
 	tgc_idle_give_back();
 	tgc_large_trim();

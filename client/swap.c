@@ -23,7 +23,8 @@ static bool in_heap(const void *p, size_t bytes)
 {
 	uint64_t at = (uint64_t)((const uint8_t *)p - tgc_heap.data);
 
-	return (const uint8_t *)p >= tgc_heap.data && at < tgc_heap.data_bytes && tgc_heap.data_bytes - at >= bytes;
+	return (const uint8_t *)p >= tgc_heap.data && at < tgc_heap.data_bytes &&
+	       tgc_heap.data_bytes - at >= bytes;
 }
 
 static bool live(const void *p, struct tgs_object *ret)
@@ -33,7 +34,8 @@ static bool live(const void *p, struct tgs_object *ret)
 
 static _Atomic uint64_t *published_word(const struct tgs_object *object)
 {
-	return tgs_published_word(&tgc_heap, tgs_classes[object->span.class].kind, object->span.page, object->unit);
+	return tgs_published_word(&tgc_heap, tgs_classes[object->span.class].kind,
+				  object->span.page, object->unit);
 }
 
 /* Objects in whose memory links are swung are told apart: the reuse of such memory is the recoverer's concern. */
@@ -53,13 +55,15 @@ static void note_links(const void *link)
 		atomic_fetch_or_explicit(flags, TGS_RECORD_HAS_LINKS, memory_order_relaxed);
 }
 
-static bool arguments_ok(const tg_link *link, const void *expected, const void *desired, unsigned flags)
+static bool arguments_ok(const tg_link *link, const void *expected, const void *desired,
+			 unsigned flags)
 {
 	if (flags & ~(unsigned)(TG_GIVE | TG_RETIRE) || ((uintptr_t)link & 7) != 0) {
 		errno = EINVAL;
 		return false;
 	}
-	if (!in_heap(link, sizeof(*link)) || (expected && !in_heap(expected, 1)) || (desired && !in_heap(desired, 1))) {
+	if (!in_heap(link, sizeof(*link)) || (expected && !in_heap(expected, 1)) ||
+	    (desired && !in_heap(desired, 1))) {
 		errno = EFAULT;
 		return false;
 	}
@@ -76,15 +80,18 @@ TG_API bool tg_swap(tg_link *link, const void *expected, void *desired, unsigned
 	if (!cache || !arguments_ok(link, expected, desired, flags))
 		return false;
 	if (((flags & TG_GIVE) && desired && !live(desired, &given)) ||
-	    ((flags & TG_RETIRE) && expected && tg_link_get(link) == expected && !live(expected, &retired))) {
+	    ((flags & TG_RETIRE) && expected && tg_link_get(link) == expected &&
+	     !live(expected, &retired))) {
 		errno = EFAULT;
 		return false;
 	}
 	note_links(link);
 	if ((flags & TG_GIVE) && desired)
-		made_public = !(atomic_fetch_or_explicit(published_word(&given), given.bit, memory_order_acq_rel) &
+		made_public = !(atomic_fetch_or_explicit(published_word(&given), given.bit,
+							 memory_order_acq_rel) &
 				given.bit);
-	swung = tgs_link_swap(&tgc_heap, cache->slot_id, &link->word, expected ? tgs_ref_of(&tgc_heap, expected) : 0,
+	swung = tgs_link_swap(&tgc_heap, cache->slot_id, &link->word,
+			      expected ? tgs_ref_of(&tgc_heap, expected) : 0,
 			      desired ? tgs_ref_of(&tgc_heap, desired) : 0, flags);
 	if (!swung && made_public)
 		atomic_fetch_and_explicit(published_word(&given), ~given.bit, memory_order_acq_rel);

@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define TG_API __attribute__((visibility("default")))
+#define TG_API         __attribute__((visibility("default")))
 #define TG_MALLOC_LIKE __attribute__((malloc, warn_unused_result))
 #else
 #define TG_API
@@ -43,18 +43,22 @@ typedef uint64_t tg_ref;
 
 /* How to attach.  All zero is the default; so is passing NULL. */
 struct tg_options {
-	size_t size;         /* sizeof(struct tg_options): lets the struct grow later */
-	const char *socket;  /* path of the daemon's socket; NULL: $TG_SOCKET, else the default path */
-	const char *heap;    /* name of the heap; NULL: $TG_HEAP, else whatever heap the daemon serves */
-	const char *name;    /* how this client is shown by tgctl; NULL: the program's name */
-	unsigned flags;      /* TG_RECLAIM ... */
-	int timeout_ms;      /* how long a call may wait for the daemon; 0: 5000 */
+	size_t size; /* sizeof(struct tg_options): lets the struct grow later */
+	const char
+		*socket; /* path of the daemon's socket; NULL: $TG_SOCKET, else the default path */
+	const char
+		*heap; /* name of the heap; NULL: $TG_HEAP, else whatever heap the daemon serves */
+	const char *name; /* how this client is shown by tgctl; NULL: the program's name */
+	unsigned flags;   /* TG_RECLAIM ... */
+	int timeout_ms;   /* how long a call may wait for the daemon; 0: 5000 */
 };
 
 enum {
-	TG_RECLAIM = 1,     /* when this client ends, free what it owned and had not published (default: keep) */
-	TG_AUTOSTART = 2,   /* start a private tgd when none listens on the socket */
-	TG_ANY_ADDRESS = 4, /* attach even if the heap's usual address is taken; then share refs, not pointers */
+	TG_RECLAIM =
+		1, /* when this client ends, free what it owned and had not published (default: keep) */
+	TG_AUTOSTART = 2, /* start a private tgd when none listens on the socket */
+	TG_ANY_ADDRESS =
+		4, /* attach even if the heap's usual address is taken; then share refs, not pointers */
 };
 
 /* Attaches the process.  Attaching again is counted and does nothing else.
@@ -123,16 +127,16 @@ TG_API int tg_root_cas(const char *name, const void *expected, const void *desir
 /* Counts of this process since it attached, and of its caches now.  Taken without stopping other threads: exact when
  * they are at rest. */
 struct tg_stats {
-	size_t size;              /* in: sizeof(struct tg_stats); out: the bytes filled in */
-	uint64_t messages;        /* requests sent to the daemon */
-	uint64_t spans;           /* spans held */
-	uint64_t span_bytes;      /* bytes of pages in them, large objects included */
-	uint64_t cached_bytes;    /* of these: bytes in spans that hold no object */
-	uint64_t threads;         /* thread caches, those without a thread included */
-	uint64_t foreign_frees;   /* objects freed that another thread or process owned */
-	uint64_t pending_frees;   /* of these: buffered, not yet applied */
-	uint64_t errors;          /* double and invalid frees seen (TG_ON_ERROR=count) */
-	uint64_t reconnects;      /* times the connection to the daemon was made again */
+	size_t size;            /* in: sizeof(struct tg_stats); out: the bytes filled in */
+	uint64_t messages;      /* requests sent to the daemon */
+	uint64_t spans;         /* spans held */
+	uint64_t span_bytes;    /* bytes of pages in them, large objects included */
+	uint64_t cached_bytes;  /* of these: bytes in spans that hold no object */
+	uint64_t threads;       /* thread caches, those without a thread included */
+	uint64_t foreign_frees; /* objects freed that another thread or process owned */
+	uint64_t pending_frees; /* of these: buffered, not yet applied */
+	uint64_t errors;        /* double and invalid frees seen (TG_ON_ERROR=count) */
+	uint64_t reconnects;    /* times the connection to the daemon was made again */
 };
 TG_API int tg_stats(struct tg_stats *stats);
 

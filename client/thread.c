@@ -121,7 +121,8 @@ struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
 		return NULL;
 	}
 	cache->slot = &tgc_heap.slots[slot_id];
-	cache->pressure_seen = atomic_load_explicit(&tgc_heap.map->trim_epoch, memory_order_relaxed);
+	cache->pressure_seen =
+		atomic_load_explicit(&tgc_heap.map->trim_epoch, memory_order_relaxed);
 	cache->trim_seen = atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
 	cache->owner_bits = (uint64_t)slot_id << TGS_ENTRY_OWNER_SHIFT;
 	cache->slot_id = slot_id;

@@ -33,14 +33,15 @@ uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsi
 	unsigned i;
 
 	for (i = 0; i < 16; i++) {
-		uint64_t taken = atomic_load_explicit(&tgc_heap.tiny_taken[page].taken[group * 16 + i],
-						      memory_order_relaxed);
+		uint64_t taken = atomic_load_explicit(
+			&tgc_heap.tiny_taken[page].taken[group * 16 + i], memory_order_relaxed);
 		unsigned k;
 
 		for (k = 0; k < 4; k++)
 			free_blocks |= (uint64_t)((taken >> 16 * k & 0xffff) == 0) << (4 * i + k);
 	}
-	if (cache->tiny.block && block_page(cache->tiny.block) == page && block_index(cache->tiny.block) / 64 == group)
+	if (cache->tiny.block && block_page(cache->tiny.block) == page &&
+	    block_index(cache->tiny.block) / 64 == group)
 		free_blocks &= ~(UINT64_C(1) << block_index(cache->tiny.block) % 64);
 	return free_blocks;
 }
@@ -56,16 +57,19 @@ static void block_freed(struct tgc_cache *cache, uint8_t *block)
 		atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
 		return;
 	}
-	tgc_span_freed(cache, tgc_span_record(block_page(block)), index / 64, UINT64_C(1) << index % 64);
+	tgc_span_freed(cache, tgc_span_record(block_page(block)), index / 64,
+		       UINT64_C(1) << index % 64);
 }
 
-static void make_current(struct tgc_cache *cache, uint8_t *block, _Atomic uint64_t *taken, unsigned shift,
-			 uint32_t offset)
+static void make_current(struct tgc_cache *cache, uint8_t *block, _Atomic uint64_t *taken,
+			 unsigned shift, uint32_t offset)
 {
 	/* Pinned before an object lies in it. */
 	atomic_store_explicit(&cache->slot->tiny_offset, offset, memory_order_relaxed);
-	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0, memory_order_release);
-	cache->tiny = (struct tgc_tiny){ .block = block, .taken = taken, .shift = shift, .offset = offset };
+	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0,
+			      memory_order_release);
+	cache->tiny =
+		(struct tgc_tiny){.block = block, .taken = taken, .shift = shift, .offset = offset};
 }
 
 void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
@@ -88,8 +92,9 @@ void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
 	shift = index % 4 * 16;
 	if (!cache->tiny.block || size < cache->tiny.offset)
 		make_current(cache, block, taken, shift, (uint32_t)size);
-	atomic_store_explicit(taken, atomic_load_explicit(taken, memory_order_relaxed) | UINT64_C(1) << shift,
-			      memory_order_release);
+	atomic_store_explicit(
+		taken, atomic_load_explicit(taken, memory_order_relaxed) | UINT64_C(1) << shift,
+		memory_order_release);
 	return block;
 }
 
@@ -101,13 +106,15 @@ void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page)
 	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
 	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
 	struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
-	uint64_t remote = atomic_load_explicit(&more->unit[unit].remote[offset / 32 % 2], memory_order_relaxed);
+	uint64_t remote = atomic_load_explicit(&more->unit[unit].remote[offset / 32 % 2],
+					       memory_order_relaxed);
 
 	if (TGS_UNLIKELY(!(taken & bit) || (remote >> offset % 32 & 1))) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
-	if (TGS_UNLIKELY(atomic_load_explicit(&more->unit[unit].published, memory_order_relaxed) & bit))
+	if (TGS_UNLIKELY(atomic_load_explicit(&more->unit[unit].published, memory_order_relaxed) &
+			 bit))
 		atomic_fetch_and_explicit(&more->unit[unit].published, ~bit, memory_order_relaxed);
 	atomic_store_explicit(word, taken & ~bit, memory_order_relaxed);
 	if (((taken & ~bit) >> shift & 0xffff) == 0)

@@ -21,8 +21,9 @@
 
 #define TGD_HOLDER_INDEX_BITS 14
 #define TGD_HOLDER_RECLAIM    1u /* TG_RECLAIM of tg.h, as it comes over the wire */
-#define TGD_HOLDER_DETACHED   2u /* it ended by saying so: settled like the dead, not counted as recovered */
-#define TGD_HOLDER_NONE       UINT32_MAX
+#define TGD_HOLDER_DETACHED \
+	2u /* it ended by saying so: settled like the dead, not counted as recovered */
+#define TGD_HOLDER_NONE UINT32_MAX
 
 struct tgd_holder {
 	uint32_t state; /* enum tgs_client_state */

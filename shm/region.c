@@ -237,14 +237,16 @@ static int check_headers(int map_fd, int heap_fd, struct tgs_map_header *header,
 static void *map_anywhere(int fd, uint64_t bytes)
 {
 	const uint64_t unit = TGS_CHUNK_PAGES * TGS_PAGE_SIZE;
-	uint8_t *room = mmap(NULL, bytes + unit, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *room = mmap(NULL, bytes + unit, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint8_t *start;
 	void *p;
 
 	if (room == MAP_FAILED)
 		return MAP_FAILED;
 	start = (uint8_t *)(uintptr_t)tgs_round_up((uintptr_t)room, unit);
-	p = mmap(start, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
+	p = mmap(start, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
+		 0);
 	if (p == MAP_FAILED) {
 		munmap(room, bytes + unit);
 		return MAP_FAILED;

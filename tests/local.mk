@@ -12,6 +12,7 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/daemon.h \
 	%D%/support/fixture.c \
 	%D%/support/fixture.h \
+	%D%/support/frees.h \
 	%D%/support/heap.h \
 	%D%/support/message.c \
 	%D%/support/message.h \
@@ -64,6 +65,7 @@ tg_unit_tests = \
 	%D%/unit/test_report \
 	%D%/unit/test_roots \
 	%D%/unit/test_scavenge \
+	%D%/unit/test_settle \
 	%D%/unit/test_size \
 	%D%/unit/test_sizeclass \
 	%D%/unit/test_span \

@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -260,9 +261,23 @@ static void copy_all(void)
 	}
 }
 
+/* The parent's connection.  Kept open here, it would look to the daemon as if the parent had it still
+ * after an exec. */
+static void close_connection(void)
+{
+	struct stat st;
+
+	if (tgc_saved.socket_fd >= 0 && fstat(tgc_saved.socket_fd, &st) == 0 &&
+	    st.st_dev == tgc_saved.socket_dev && st.st_ino == tgc_saved.socket_ino)
+		close(tgc_saved.socket_fd);
+	tgc_saved.socket_fd = -1;
+}
+
 static void in_child(void)
 {
 	int saved_errno = errno;
+
+	close_connection();
 
 	if (n_runs != 0) {
 		if (!tgc_inherited)

@@ -502,6 +502,36 @@ static void leaves_threads_alone(void)
 	fclose(file);
 }
 
+/* A process that has a child executes another program, which must become a client as the first was. */
+static void executes(void)
+{
+	open_pipes();
+	free(malloc(100));
+	if (fork() == 0) {
+		char c;
+
+		/* Allocates nothing, and lives until the parent ends. */
+		close(to_child[1]);
+		_exit(read(to_child[0], &c, 1) == 0 ? 0 : 1);
+	}
+	close(to_child[0]);
+	execl("/proc/self/exe", "fork_user", "executed", NULL);
+	EXPECT(!"execl");
+}
+
+static void executed(void)
+{
+	FILE *maps;
+	char line[512];
+	bool found = false;
+
+	free(malloc(100));
+	maps = fopen("/proc/self/maps", "r");
+	while (maps && fgets(line, sizeof(line), maps))
+		found = found || strstr(line, "memfd:tg-heap");
+	EXPECT(found);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -515,6 +545,8 @@ static const struct {
 	{"stack-in-heap", on_stack_in_heap},
 	{"no-descriptors", without_descriptors},
 	{"leaves-threads-alone", leaves_threads_alone},
+	{"executes", executes},
+	{"executed", executed},
 };
 
 int main(int argc, char **argv)

@@ -23,14 +23,15 @@ static unsigned n_sizes;
 
 static int list_sizes(void)
 {
-	static const size_t large[] = {32769, 40 * 1024, 65536, 65537, 100000, 1 << 20, (1 << 20) + 1, 5 << 20};
+	static const size_t large[] = {32769,  40 * 1024, 65536,         65537,
+				       100000, 1 << 20,   (1 << 20) + 1, 5 << 20};
 	unsigned class, i;
 	size_t size;
 
 	n_sizes = 0;
 	for (size = 1; size < 16; size++)
 		sizes[n_sizes++] = size;
-	for (class = 2; class < TGS_CLASSES; class++) {
+	for (class = 2; class < TGS_CLASSES; class ++) {
 		sizes[n_sizes++] = tgs_classes[class].size - 1;
 		sizes[n_sizes++] = tgs_classes[class].size;
 		if (tgs_classes[class].size < TGS_SMALL_MAX)
@@ -74,7 +75,8 @@ static void test_objects_do_not_overlap(void)
 			CU_ASSERT(is_aligned(p, promised_alignment(sizes[i])));
 			CU_ASSERT(tg_usable_size(p) >= sizes[i]);
 			/* Tiny objects share what is left of their block: only what was asked for is theirs to fill now. */
-			tgt_fill_object(p, sizes[i] < 16 ? sizes[i] : tg_usable_size(p), round * 1000 + i);
+			tgt_fill_object(p, sizes[i] < 16 ? sizes[i] : tg_usable_size(p),
+					round * 1000 + i);
 			objects[round][i] = p;
 		}
 	}
@@ -83,7 +85,8 @@ static void test_objects_do_not_overlap(void)
 		for (i = 0; i < n_sizes; i++) {
 			void *p = objects[round][i];
 
-			CU_ASSERT(tgt_is_filled(p, sizes[i] < 16 ? sizes[i] : tg_usable_size(p), round * 1000 + i));
+			CU_ASSERT(tgt_is_filled(p, sizes[i] < 16 ? sizes[i] : tg_usable_size(p),
+						round * 1000 + i));
 			tg_free(p);
 		}
 	}
@@ -126,8 +129,9 @@ static void test_malloc_0(void)
 
 static void test_huge_sizes(void)
 {
-	static const size_t huge[] = {SIZE_MAX, SIZE_MAX - 7, SIZE_MAX - 8191, SIZE_MAX / 2 + 1, SIZE_MAX / 2,
-				      (size_t)1 << 62, (size_t)1 << 48, 65 * GIB};
+	static const size_t huge[] = {SIZE_MAX,         SIZE_MAX - 7, SIZE_MAX - 8191,
+				      SIZE_MAX / 2 + 1, SIZE_MAX / 2, (size_t)1 << 62,
+				      (size_t)1 << 48,  65 * GIB};
 	unsigned i;
 
 	for (i = 0; i < sizeof(huge) / sizeof(*huge); i++) {
@@ -210,7 +214,8 @@ static void test_calloc_after_trim(void)
 
 static void test_aligned_alloc(void)
 {
-	static const size_t some[] = {0, 1, 3, 15, 16, 17, 24, 100, 4096, 5000, 32768, 40000, 1 << 20};
+	static const size_t some[] = {0,   1,    3,    15,    16,    17,     24,
+				      100, 4096, 5000, 32768, 40000, 1 << 20};
 	void *objects[13][23];
 	unsigned i, shift;
 
@@ -370,19 +375,23 @@ static void test_stats_of_other_sizes(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"Objects of all sizes are aligned, big enough, and do not overlap", test_objects_do_not_overlap},
-		{"An object has the room of its class, and a large one whole pages", test_waste_is_bounded},
+		{"Objects of all sizes are aligned, big enough, and do not overlap",
+		 test_objects_do_not_overlap},
+		{"An object has the room of its class, and a large one whole pages",
+		 test_waste_is_bounded},
 		{"malloc(0) returns a pointer of its own that must be freed", test_malloc_0},
 		{"Absurd sizes are refused with ENOMEM", test_huge_sizes},
 		{"calloc refuses a product that overflows", test_calloc_overflow},
 		{"calloc returns zeros, also in memory that was used before", test_calloc_is_zero},
-		{"calloc returns zeros in memory that went back to the daemon in between", test_calloc_after_trim},
+		{"calloc returns zeros in memory that went back to the daemon in between",
+		 test_calloc_after_trim},
 		{"aligned_alloc gives every power of two up to 4 MiB", test_aligned_alloc},
 		{"aligned_alloc gives alignments up to 1 GiB", test_big_alignments},
 		{"aligned_alloc refuses what is no power of two", test_wrong_alignments},
 		{"usable_size is 0 for NULL and for what is no object", test_usable_size},
 		{"A ref leads back to its pointer, and nowhere if it is none", test_refs},
-		{"A steady state of malloc and free sends no message", test_a_steady_state_sends_no_message},
+		{"A steady state of malloc and free sends no message",
+		 test_a_steady_state_sends_no_message},
 		{"The accounts add up, and are zero after a trim", test_accounting_is_net_zero},
 		{"tg_stats fills in what the caller has room for", test_stats_of_other_sizes},
 		CU_TEST_INFO_NULL,

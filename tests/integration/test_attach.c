@@ -16,7 +16,7 @@
 #include "tests/support/fixture.h"
 #include "tests/support/runner.h"
 
-#define CYCLES 10000u
+#define CYCLES    10000u
 #define PROCESSES 200u
 
 static void set_up_daemon(void)
@@ -204,7 +204,8 @@ static void attach_elsewhere(void *arg)
 	uint64_t *p;
 
 	TGT_REQUIRE(tg_detach() == 0);
-	obstacle = mmap(base + (1 << 20), 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	obstacle = mmap(base + (1 << 20), 4096, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	TGT_REQUIRE(obstacle == base + (1 << 20));
 	TGT_EXPECT(tg_attach(&options) == -EADDRINUSE);
 	TGT_EXPECT(strstr(tg_attach_error(), "cannot map the heap at 0x") != NULL);
@@ -269,7 +270,8 @@ static void look_at_mappings(void *arg)
 		if (strstr(line, "memfd:tg-map") != NULL) {
 			n_maps++;
 			TGT_EXPECT(strcmp(perms, "r--s") == 0);
-			TGT_EXPECT(mprotect((void *)(uintptr_t)from, to - from, PROT_READ | PROT_WRITE) < 0 &&
+			TGT_EXPECT(mprotect((void *)(uintptr_t)from, to - from,
+					    PROT_READ | PROT_WRITE) < 0 &&
 				   errno == EACCES);
 		}
 		if (strstr(line, "memfd:tg-heap") != NULL) {
@@ -356,10 +358,12 @@ int main(void)
 	CU_TestInfo tests[] = {
 		{"Attaching is counted, and so is detaching", test_attaching_is_counted},
 		{"Without a heap every call says so", test_calls_without_a_heap},
-		{"Ten thousand times attached and detached leaves nothing", test_ten_thousand_cycles},
+		{"Ten thousand times attached and detached leaves nothing",
+		 test_ten_thousand_cycles},
 		{"Two hundred processes come and go at once", test_two_hundred_processes},
 		{"At another address refs are shared", test_another_address},
-		{"The map is mapped read-only and cannot be made writable", test_the_map_is_read_only},
+		{"The map is mapped read-only and cannot be made writable",
+		 test_the_map_is_read_only},
 		{"A write to the map ends the writer", test_a_write_to_the_map_is_fatal},
 		{"TG_AUTOSTART starts one daemon for all who want one", test_autostart},
 		CU_TEST_INFO_NULL,

@@ -34,8 +34,8 @@ static void count_errors(void)
 
 struct culprit {
 	uint8_t *object;
-	ptrdiff_t at;          /* what is freed, from the object on */
-	size_t size;           /* allocated by the child itself, if there is no object */
+	ptrdiff_t at; /* what is freed, from the object on */
+	size_t size;  /* allocated by the child itself, if there is no object */
 	bool twice;
 };
 
@@ -99,9 +99,13 @@ static void test_own_double_free_aborts(void)
 	for (i = 0; i < N_KINDS; i++) {
 		struct culprit culprit = {.size = kinds[i], .twice = true};
 		char class[64];
-		const char *const words[] = {"together: pid ", "double free of 0x",
-					     class_text(kinds[i], class, sizeof(class)), "owned by thread slot ",
-					     "test_badfree", "aborting (TG_ON_ERROR=count goes on)", NULL};
+		const char *const words[] = {"together: pid ",
+					     "double free of 0x",
+					     class_text(kinds[i], class, sizeof(class)),
+					     "owned by thread slot ",
+					     "test_badfree",
+					     "aborting (TG_ON_ERROR=count goes on)",
+					     NULL};
 
 		aborts_with(&culprit, words);
 	}
@@ -114,7 +118,8 @@ static void test_foreign_double_free_aborts(void)
 	for (i = 0; i < N_KINDS; i++) {
 		struct culprit culprit = {.object = tg_malloc(kinds[i]), .twice = true};
 		char class[64], address[64], owner[64];
-		const char *const words[] = {address, class_text(kinds[i], class, sizeof(class)), owner, NULL};
+		const char *const words[] = {address, class_text(kinds[i], class, sizeof(class)),
+					     owner, NULL};
 
 		CU_ASSERT_PTR_NOT_NULL_FATAL(culprit.object);
 		snprintf(address, sizeof(address), "double free of %p", (void *)culprit.object);
@@ -130,20 +135,26 @@ static void test_invalid_free_aborts(void)
 	char on_stack[64], address[64], class[64];
 	uint8_t *small = tg_malloc(512), *large = tg_malloc(100000);
 	struct culprit culprits[] = {
-		{.object = (uint8_t *)on_stack}, {.object = small, .at = 8}, {.object = large, .at = 16},
-		{.object = large, .at = 8192}, {.object = large, .at = 50 << 20},
+		{.object = (uint8_t *)on_stack},   {.object = small, .at = 8},
+		{.object = large, .at = 16},       {.object = large, .at = 8192},
+		{.object = large, .at = 50 << 20},
 	};
 	const char *whys[] = {
-		"does not lie in the heap, which is at 0x", "no object starts there", "no object starts there",
-		"is free, or inside a large object", "is free, or inside a large object",
+		"does not lie in the heap, which is at 0x",
+		"no object starts there",
+		"no object starts there",
+		"is free, or inside a large object",
+		"is free, or inside a large object",
 	};
-	const char *classes[] = {"", class_text(512, class, sizeof(class)), "large object of 13 pages", "page ", "page "};
+	const char *classes[] = {"", class_text(512, class, sizeof(class)),
+				 "large object of 13 pages", "page ", "page "};
 	unsigned i;
 
 	for (i = 0; i < 5; i++) {
 		const char *const words[] = {address, whys[i], classes[i], NULL};
 
-		snprintf(address, sizeof(address), "invalid free of %p", (void *)(culprits[i].object + culprits[i].at));
+		snprintf(address, sizeof(address), "invalid free of %p",
+			 (void *)(culprits[i].object + culprits[i].at));
 		aborts_with(&culprits[i], words);
 	}
 	tgt_check(2);
@@ -348,19 +359,27 @@ static void test_the_wrong_word_for_on_error(void)
 int main(void)
 {
 	CU_TestInfo aborting[] = {
-		{"A double free aborts, naming address, class and owner", test_own_double_free_aborts},
-		{"A double free of another process's object aborts too", test_foreign_double_free_aborts},
-		{"A free of what is no object aborts and says what is there", test_invalid_free_aborts},
+		{"A double free aborts, naming address, class and owner",
+		 test_own_double_free_aborts},
+		{"A double free of another process's object aborts too",
+		 test_foreign_double_free_aborts},
+		{"A free of what is no object aborts and says what is there",
+		 test_invalid_free_aborts},
 		CU_TEST_INFO_NULL,
 	};
 	CU_TestInfo counting[] = {
 		{"Double frees are counted and change nothing", test_own_double_frees_are_counted},
-		{"Frees of what is no object are counted and change nothing", test_invalid_frees_are_counted},
+		{"Frees of what is no object are counted and change nothing",
+		 test_invalid_frees_are_counted},
 		{"Pointers to objects long gone are seen as such", test_stale_pointers_are_counted},
-		{"A double free on another thread is counted, also with one of the owner", test_another_threads_double_free_is_counted},
-		{"Of two processes that free one object the second is told", test_two_processes_free_one_object},
-		{"An owner that frees what another process is freeing is told", test_the_owner_frees_what_another_is_freeing},
-		{"TG_ON_ERROR can be abort or count and nothing else", test_the_wrong_word_for_on_error},
+		{"A double free on another thread is counted, also with one of the owner",
+		 test_another_threads_double_free_is_counted},
+		{"Of two processes that free one object the second is told",
+		 test_two_processes_free_one_object},
+		{"An owner that frees what another process is freeing is told",
+		 test_the_owner_frees_what_another_is_freeing},
+		{"TG_ON_ERROR can be abort or count and nothing else",
+		 test_the_wrong_word_for_on_error},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -195,7 +195,16 @@ static void test_no_permission(void)
 
 /* ---- a daemon that is none ---- */
 
-enum fake { SILENCE, HANG_UP, GARBAGE, HUGE_FRAME, OTHER_VERSION, WRONG_REPLY, NO_DESCRIPTORS, WRONG_DESCRIPTORS };
+enum fake {
+	SILENCE,
+	HANG_UP,
+	GARBAGE,
+	HUGE_FRAME,
+	OTHER_VERSION,
+	WRONG_REPLY,
+	NO_DESCRIPTORS,
+	WRONG_DESCRIPTORS
+};
 
 static struct {
 	int listener;
@@ -379,7 +388,8 @@ int main(void)
 	CU_TestInfo tests[] = {
 		{"No daemon at the socket", test_no_daemon},
 		{"A socket that nobody serves", test_a_socket_that_nobody_serves},
-		{"Paths and names that are too long, or empty", test_paths_and_names_that_are_too_long},
+		{"Paths and names that are too long, or empty",
+		 test_paths_and_names_that_are_too_long},
 		{"A heap that the daemon does not serve", test_an_unknown_heap},
 		{"Options that are wrong, or from another version", test_options_that_are_wrong},
 		{"A socket that may not be used", test_no_permission},

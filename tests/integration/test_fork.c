@@ -134,7 +134,7 @@ static void test_children_of_children(void)
 
 static struct {
 	_Atomic bool stop;
-	_Atomic(void *) shelf[64];   /* live objects of the parent that anybody may take and free */
+	_Atomic(void *) shelf[64]; /* live objects of the parent that anybody may take and free */
 } busy;
 
 static void *keep_busy(void *arg)
@@ -180,7 +180,8 @@ static void test_fork_while_threads_allocate(void)
 
 	atomic_store(&busy.stop, false);
 	for (i = 0; i < N_THREADS; i++)
-		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, keep_busy, (void *)(uintptr_t)i), 0);
+		CU_ASSERT_EQUAL_FATAL(
+			pthread_create(&threads[i], NULL, keep_busy, (void *)(uintptr_t)i), 0);
 	for (i = 0; i < n; i++) {
 		void *gift = tg_malloc(i % 2 ? 300 : 40000);
 
@@ -201,7 +202,7 @@ static void test_fork_while_threads_allocate(void)
 
 struct daemonized {
 	struct tgt_meeting meeting;
-	void **mine;             /* in the heap */
+	void **mine; /* in the heap */
 };
 
 static void become_daemon(void *arg)
@@ -335,14 +336,17 @@ static void test_a_child_that_closes_all_descriptors(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"A child is a client of its own and may free its parent's objects", test_a_child_is_a_client_of_its_own},
-		{"A child that never calls is no client and disturbs nothing", test_a_child_that_never_calls},
+		{"A child is a client of its own and may free its parent's objects",
+		 test_a_child_is_a_client_of_its_own},
+		{"A child that never calls is no client and disturbs nothing",
+		 test_a_child_that_never_calls},
 		{"A child that only detaches disturbs nothing", test_a_child_that_only_detaches},
 		{"Children have children", test_children_of_children},
 		{"Fork while other threads allocate", test_fork_while_threads_allocate},
 		{"A daemon goes on when its parent has exited", test_a_daemon},
 		{"After exec the program attaches anew", test_exec},
-		{"A child that closes all descriptors connects again", test_a_child_that_closes_all_descriptors},
+		{"A child that closes all descriptors connects again",
+		 test_a_child_that_closes_all_descriptors},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -15,8 +15,8 @@
 #include "tests/support/runner.h"
 
 #define N_THREADS 8
-#define MANY 1000
-#define MIB ((size_t)1 << 20)
+#define MANY      1000
+#define MIB       ((size_t)1 << 20)
 
 /* Go's list, tiny ones, every class, large ones. */
 static size_t sizes[TGS_CLASSES + 32];
@@ -24,7 +24,8 @@ static unsigned n_sizes;
 
 static int list_sizes(void)
 {
-	static const size_t others[] = {1, 2, 4, 7, 8, 12, 15, 16, 17, 500, 20000, 32760, 32769, 50000, 1 << 20};
+	static const size_t others[] = {1,  2,   4,     7,     8,     12,    15,     16,
+					17, 500, 20000, 32760, 32769, 50000, 1 << 20};
 	unsigned i;
 
 	n_sizes = 0;
@@ -230,7 +231,8 @@ static void test_many_threads_free_at_once(void)
 			batches[i] = (struct batch){objects + i * MANY, MANY, size};
 		}
 		for (i = 0; i < N_THREADS; i++)
-			CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, free_them, &batches[i]), 0);
+			CU_ASSERT_EQUAL_FATAL(
+				pthread_create(&threads[i], NULL, free_them, &batches[i]), 0);
 		for (i = 0; i < N_THREADS; i++)
 			pthread_join(threads[i], NULL);
 	}
@@ -349,13 +351,18 @@ int main(void)
 		{"NULL may be freed", test_null},
 		{"One object at a time needs one span, and no message", test_one_at_a_time},
 		{"Twenty outstanding objects need nothing new", test_twenty_outstanding},
-		{"A thousand outstanding objects need nothing new, or little", test_a_thousand_outstanding},
-		{"Of a thousand large ones some stay at hand and the rest goes back", test_a_thousand_large_ones},
-		{"No live object is handed out a second time", test_no_live_object_is_handed_out_twice},
-		{"Objects freed on another thread come back to their owner", test_free_on_another_thread},
+		{"A thousand outstanding objects need nothing new, or little",
+		 test_a_thousand_outstanding},
+		{"Of a thousand large ones some stay at hand and the rest goes back",
+		 test_a_thousand_large_ones},
+		{"No live object is handed out a second time",
+		 test_no_live_object_is_handed_out_twice},
+		{"Objects freed on another thread come back to their owner",
+		 test_free_on_another_thread},
 		{"Many threads free objects of one owner at once", test_many_threads_free_at_once},
 		{"Another process frees objects of all sizes", test_free_in_another_process},
-		{"Two processes free each other's objects", test_two_processes_free_each_others_objects},
+		{"Two processes free each other's objects",
+		 test_two_processes_free_each_others_objects},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

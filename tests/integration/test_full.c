@@ -12,8 +12,8 @@
 #include "tests/support/message.h"
 #include "tests/support/runner.h"
 
-#define MIB ((size_t)1 << 20)
-#define LIMIT (16 * MIB)
+#define MIB         ((size_t)1 << 20)
+#define LIMIT       (16 * MIB)
 #define MAX_OBJECTS (LIMIT / 8)
 
 static void **objects;
@@ -296,13 +296,18 @@ static void test_the_limit_is_lowered_and_raised(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"A full heap refuses, and is usable again for objects of any size", test_full_and_usable_again},
+		{"A full heap refuses, and is usable again for objects of any size",
+		 test_full_and_usable_again},
 		{"One free makes room for one object", test_one_free_makes_room_for_one},
-		{"Nothing is lost by what a full heap refuses", test_realloc_and_others_in_a_full_heap},
+		{"Nothing is lost by what a full heap refuses",
+		 test_realloc_and_others_in_a_full_heap},
 		{"Other clients go on in a full heap", test_other_clients_go_on},
-		{"What one process hoards goes to another one that needs it", test_pressure_reaches_other_processes},
-		{"Processes fight for the last page and all ends well", test_processes_fight_for_the_last_page},
-		{"The limit is lowered, not below what is in use, and raised", test_the_limit_is_lowered_and_raised},
+		{"What one process hoards goes to another one that needs it",
+		 test_pressure_reaches_other_processes},
+		{"Processes fight for the last page and all ends well",
+		 test_processes_fight_for_the_last_page},
+		{"The limit is lowered, not below what is in use, and raised",
+		 test_the_limit_is_lowered_and_raised},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

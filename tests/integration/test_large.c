@@ -12,13 +12,14 @@
 #include "tests/support/message.h"
 #include "tests/support/runner.h"
 
-#define PAGE 8192u
-#define MIB ((size_t)1 << 20)
+#define PAGE       8192u
+#define MIB        ((size_t)1 << 20)
 #define KEPT_SPANS 64u
 
 static void test_whole_pages(void)
 {
-	static const size_t sizes[] = {32769, 40959, 40960, 40961, 81920, 100000, 1 << 20, (16 << 20) + 1};
+	static const size_t sizes[] = {32769, 40959,  40960,   40961,
+				       81920, 100000, 1 << 20, (16 << 20) + 1};
 	unsigned i;
 
 	for (i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
@@ -136,7 +137,8 @@ static void test_threads_share_large_objects(void)
 	unsigned i;
 
 	for (i = 0; i < 4; i++)
-		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, use_shelf, (void *)(uintptr_t)i), 0);
+		CU_ASSERT_EQUAL_FATAL(
+			pthread_create(&threads[i], NULL, use_shelf, (void *)(uintptr_t)i), 0);
 	for (i = 0; i < 4; i++)
 		pthread_join(threads[i], NULL);
 	tgt_check(SHELF);
@@ -207,9 +209,12 @@ int main(void)
 {
 	CU_TestInfo tests[] = {
 		{"A large object has whole pages, all of them backed", test_whole_pages},
-		{"The one freed last is used next, without a message", test_the_last_one_freed_is_used_next},
-		{"What is kept of freed ones is bounded in number and size", test_what_is_kept_is_bounded},
-		{"The threads of a process share their large objects", test_threads_share_large_objects},
+		{"The one freed last is used next, without a message",
+		 test_the_last_one_freed_is_used_next},
+		{"What is kept of freed ones is bounded in number and size",
+		 test_what_is_kept_is_bounded},
+		{"The threads of a process share their large objects",
+		 test_threads_share_large_objects},
 		{"What other processes free is used again", test_what_others_free_is_used_again},
 		{"Half a gibibyte comes and goes", test_one_object_of_almost_all},
 		CU_TEST_INFO_NULL,

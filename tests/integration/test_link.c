@@ -17,10 +17,11 @@
 #include "tests/support/runner.h"
 
 #define N_PROCESSES 3
-#define N_THREADS 2
-#define N_LISTS (N_PROCESSES * N_THREADS)
+#define N_THREADS   2
+#define N_LISTS     (N_PROCESSES * N_THREADS)
 
-static void swap_fails(tg_link *link, const void *expected, void *desired, unsigned flags, int error)
+static void swap_fails(tg_link *link, const void *expected, void *desired, unsigned flags,
+		       int error)
 {
 	errno = 12345;
 	CU_ASSERT_FALSE(tg_swap(link, expected, desired, flags));
@@ -160,7 +161,7 @@ struct arena {
 	_Atomic uint64_t pushed, popped, pushed_sum, popped_sum;
 	_Atomic uint64_t replaced, lost;
 	_Atomic unsigned n_pushing;
-	unsigned n;                   /* of pushes, of each thread */
+	unsigned n; /* of pushes, of each thread */
 };
 
 struct worker {
@@ -236,7 +237,8 @@ static void *replace(void *arg)
 		void *p = tg_malloc(1 + (i * 7 + w->id) % 600);
 
 		TGT_REQUIRE(p != NULL);
-		if (tg_swap(&w->arena->cell, tg_link_get(&w->arena->cell), p, TG_GIVE | TG_RETIRE)) {
+		if (tg_swap(&w->arena->cell, tg_link_get(&w->arena->cell), p,
+			    TG_GIVE | TG_RETIRE)) {
 			replaced++;
 		} else {
 			/* The old object may have gone meanwhile, its place even be free. */
@@ -318,13 +320,17 @@ static void test_a_cell_that_all_replace(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"A swap changes the link if it leads to what was expected", test_a_swap_changes_the_link},
+		{"A swap changes the link if it leads to what was expected",
+		 test_a_swap_changes_the_link},
 		{"TG_GIVE publishes what the link now leads to", test_give},
 		{"TG_RETIRE frees what the link led to", test_retire},
 		{"What cannot be swapped is refused without a trace", test_what_cannot_be_swapped},
-		{"Links lie anywhere in an object and go with it", test_links_anywhere_in_an_object},
-		{"Many processes push on and pop from lists, and no node is lost", test_lists_of_many_processes},
-		{"Of all that many processes put into one cell one object is left", test_a_cell_that_all_replace},
+		{"Links lie anywhere in an object and go with it",
+		 test_links_anywhere_in_an_object},
+		{"Many processes push on and pop from lists, and no node is lost",
+		 test_lists_of_many_processes},
+		{"Of all that many processes put into one cell one object is left",
+		 test_a_cell_that_all_replace},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

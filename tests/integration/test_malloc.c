@@ -182,6 +182,11 @@ static void fork_library(void)
 	tell(FORK_USER, "leaves-threads-alone");
 }
 
+static void fork_executes(void)
+{
+	tell(FORK_USER, "executes");
+}
+
 static CU_TestInfo fork_tests[] = {
 	{"neither side of a fork sees what the other does to its objects", fork_private},
 	{"a child frees, resizes and replaces what it inherited", fork_inherited},
@@ -194,6 +199,7 @@ static CU_TestInfo fork_tests[] = {
 	{"a fork with all descriptors closed, and with all in use", fork_descriptors},
 	{"fork leaves files and thread-specific values of the parent's threads alone",
 	 fork_library},
+	{"a program executed by a process with children runs on the heap, too", fork_executes},
 	CU_TEST_INFO_NULL,
 };
 

@@ -21,13 +21,14 @@ struct story {
 	struct tgt_meeting meeting;
 	unsigned flags;
 	enum how how;
-	void **objects;           /* in the heap: what the child made, 4 of each size */
+	void **objects; /* in the heap: what the child made, 4 of each size */
 	tg_link *link;
 };
 
 static void attach_as(unsigned flags)
 {
-	struct tg_options options = {.size = sizeof(options), .flags = flags, .name = "storyteller"};
+	struct tg_options options = {
+		.size = sizeof(options), .flags = flags, .name = "storyteller"};
 
 	/* What a fork inherits is the parent's way of attaching. */
 	TGT_REQUIRE(tg_detach() == 0);
@@ -266,7 +267,8 @@ static void test_objects_stay_over_a_detach(void)
 static void test_policies_in_the_list_of_clients(void)
 {
 	const char *const args[] = {"clients", NULL};
-	struct tg_options options = {.size = sizeof(options), .flags = TG_RECLAIM, .name = "somebody"};
+	struct tg_options options = {
+		.size = sizeof(options), .flags = TG_RECLAIM, .name = "somebody"};
 	json_t *answer, *client;
 
 	CU_ASSERT_EQUAL(tg_detach(), 0);
@@ -287,11 +289,16 @@ int main(void)
 		{"keep: all objects stay when a client is killed", test_keep_when_killed},
 		{"reclaim: what is published stays when a client exits", test_reclaim_at_exit},
 		{"reclaim: what is published stays when a client detaches", test_reclaim_at_detach},
-		{"reclaim: what is published stays when a client is killed", test_reclaim_when_killed},
-		{"reclaim: frees that others hold back count once", test_frees_still_buffered_when_the_owner_is_reclaimed},
-		{"keep: the frees that a killed client held back are applied", test_frees_of_a_client_that_is_killed},
-		{"reclaim: the frees that a killed client held back are applied", test_frees_of_a_client_that_is_killed_and_reclaimed},
-		{"Objects are still there when their process attaches again", test_objects_stay_over_a_detach},
+		{"reclaim: what is published stays when a client is killed",
+		 test_reclaim_when_killed},
+		{"reclaim: frees that others hold back count once",
+		 test_frees_still_buffered_when_the_owner_is_reclaimed},
+		{"keep: the frees that a killed client held back are applied",
+		 test_frees_of_a_client_that_is_killed},
+		{"reclaim: the frees that a killed client held back are applied",
+		 test_frees_of_a_client_that_is_killed_and_reclaimed},
+		{"Objects are still there when their process attaches again",
+		 test_objects_stay_over_a_detach},
 		{"tgctl shows name and policy of a client", test_policies_in_the_list_of_clients},
 		CU_TEST_INFO_NULL,
 	};

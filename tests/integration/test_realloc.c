@@ -11,9 +11,9 @@
 #include "tests/support/fixture.h"
 #include "tests/support/runner.h"
 
-static const size_t sizes[] = {1,    2,	   3,	  7,	 8,	9,     15,	16,	 17,	  24,
-			       25,   100,  1000,  1024,	 1025,	4096,  20000,	32760,	 32768,	  32769,
-			       65536, 70000, 300000, 1 << 20, 3 << 20};
+static const size_t sizes[] = {1,     2,     3,     7,     8,      9,       15,     16,    17,
+			       24,    25,    100,   1000,  1024,   1025,    4096,   20000, 32760,
+			       32768, 32769, 65536, 70000, 300000, 1 << 20, 3 << 20};
 #define N_SIZES (sizeof(sizes) / sizeof(*sizes))
 
 static void test_contents_are_kept(void)
@@ -41,8 +41,9 @@ static void test_within_a_class_nothing_moves(void)
 {
 	unsigned class;
 
-	for (class = 3; class < TGS_CLASSES; class++) {
-		size_t smallest = tgs_classes[class - 1].size + 1, biggest = tgs_classes[class].size;
+	for (class = 3; class < TGS_CLASSES; class ++) {
+		size_t smallest = tgs_classes[class - 1].size + 1,
+		       biggest = tgs_classes[class].size;
 		void *p = tg_malloc(smallest);
 
 		CU_ASSERT_PTR_NOT_NULL_FATAL(p);
@@ -164,9 +165,11 @@ int main(void)
 		{"From any size to any other the contents are kept", test_contents_are_kept},
 		{"Within a class nothing moves", test_within_a_class_nothing_moves},
 		{"A shrunk object gives its room back", test_a_shrunk_object_gives_its_room_back},
-		{"A large object grows in place, asking seldom", test_a_large_object_grows_step_by_step},
+		{"A large object grows in place, asking seldom",
+		 test_a_large_object_grows_step_by_step},
 		{"realloc of NULL allocates, to 0 bytes frees", test_null_and_zero},
-		{"A refused realloc keeps the object as it is", test_a_refused_realloc_keeps_the_object},
+		{"A refused realloc keeps the object as it is",
+		 test_a_refused_realloc_keeps_the_object},
 		{"Objects of another process can be resized too", test_objects_of_another_process},
 		CU_TEST_INFO_NULL,
 	};

@@ -301,7 +301,8 @@ static void test_the_list_of_tgctl(void)
 	answer = tgt_tgctl(&tgt_d, args, NULL);
 	roots = json_object_get(answer, "roots");
 	CU_ASSERT_EQUAL(json_array_size(roots), 2);
-	CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(json_array_get(roots, 1), "name")), "second");
+	CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(json_array_get(roots, 1), "name")),
+			       "second");
 	CU_ASSERT_EQUAL(tgt_json_int(json_array_get(roots, 0), "ref"), (long long)tg_to_ref(p));
 	CU_ASSERT_EQUAL(tgt_json_int(json_array_get(roots, 0), "size"), 112);
 	json_decref(answer);
@@ -313,12 +314,16 @@ int main(void)
 	CU_TestInfo tests[] = {
 		{"A root is set, found, changed and removed", test_set_get_remove},
 		{"A root publishes its object", test_a_root_publishes_its_object},
-		{"tg_root_cas changes what leads to the expected object and nothing else", test_compare_and_set},
+		{"tg_root_cas changes what leads to the expected object and nothing else",
+		 test_compare_and_set},
 		{"Names of 1 to 127 bytes are taken, others refused", test_names},
 		{"A root does not lead to what is no live object", test_what_is_no_object},
-		{"A full table refuses one root more, and takes one again when there is room", test_a_full_table},
-		{"Processes find each other's objects by roots", test_processes_find_each_others_objects},
-		{"Who looks while roots change sees the old or the new object", test_readers_see_one_or_the_other},
+		{"A full table refuses one root more, and takes one again when there is room",
+		 test_a_full_table},
+		{"Processes find each other's objects by roots",
+		 test_processes_find_each_others_objects},
+		{"Who looks while roots change sees the old or the new object",
+		 test_readers_see_one_or_the_other},
 		{"Two processes count with tg_root_cas alone", test_two_processes_count_with_cas},
 		{"tgctl lists the roots", test_the_list_of_tgctl},
 		CU_TEST_INFO_NULL,

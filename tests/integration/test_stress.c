@@ -15,8 +15,8 @@
 #include "tests/support/stress.h"
 
 #define N_PROCESSES 4
-#define N_THREADS 4
-#define MIB (1 << 20)
+#define N_THREADS   4
+#define MIB         (1 << 20)
 
 static const char *const limited[] = {"--limit", "2G", NULL};
 
@@ -145,7 +145,8 @@ static void test_stress(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"Four processes with four threads hand objects to each other and all adds up", test_stress},
+		{"Four processes with four threads hand objects to each other and all adds up",
+		 test_stress},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -19,17 +19,17 @@
 #include "tests/support/fixture.h"
 #include "tests/support/runner.h"
 
-#define K10 "kkkkkkkkkk"
-#define K50 K10 K10 K10 K10 K10
-#define K250 K50 K50 K50 K50 K50
-#define K251 K250 "k"
-#define BAD "CLIENT_ERROR bad command line format\r\n"
-#define DELTA "CLIENT_ERROR invalid numeric delta argument\r\n"
+#define K10    "kkkkkkkkkk"
+#define K50    K10 K10 K10 K10 K10
+#define K250   K50 K50 K50 K50 K50
+#define K251   K250 "k"
+#define BAD    "CLIENT_ERROR bad command line format\r\n"
+#define DELTA  "CLIENT_ERROR invalid numeric delta argument\r\n"
 #define NUMBER "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
-#define TIME "CLIENT_ERROR invalid exptime argument\r\n"
-#define USAGE "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
-#define SET_A "set a 5 0 1\r\nx\r\n"
-#define GET_A "get a\r\n"
+#define TIME   "CLIENT_ERROR invalid exptime argument\r\n"
+#define USAGE  "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"
+#define SET_A  "set a 5 0 1\r\nx\r\n"
+#define GET_A  "get a\r\n"
 #define A_IS_X "VALUE a 5 1\r\nx\r\nEND\r\n"
 
 /* Each begins with an empty cache. */
@@ -43,21 +43,26 @@ static const struct {
 	{"set a 5 0 0\r\n\r\nget a\r\n", "STORED\r\nVALUE a 5 0\r\n\r\nEND\r\n"},
 	{"set a 0 0 4\r\n\r\n\r\n\r\nget a a\r\n",
 	 "STORED\r\nVALUE a 0 4\r\n\r\n\r\n\r\nVALUE a 0 4\r\n\r\n\r\n\r\nEND\r\n"},
-	{"set " K250 " 0 0 1\r\nx\r\nget " K250 "\r\n", "STORED\r\nVALUE " K250 " 0 1\r\nx\r\nEND\r\n"},
-	{"set a\x80\x01 0 0 1\r\nx\r\nget a\x80\x01\r\n", "STORED\r\nVALUE a\x80\x01 0 1\r\nx\r\nEND\r\n"},
-	{"set a 4294967295 0 1\r\nx\r\nget a\r\n", "STORED\r\nVALUE a 4294967295 1\r\nx\r\nEND\r\n"},
+	{"set " K250 " 0 0 1\r\nx\r\nget " K250 "\r\n",
+	 "STORED\r\nVALUE " K250 " 0 1\r\nx\r\nEND\r\n"},
+	{"set a\x80\x01 0 0 1\r\nx\r\nget a\x80\x01\r\n",
+	 "STORED\r\nVALUE a\x80\x01 0 1\r\nx\r\nEND\r\n"},
+	{"set a 4294967295 0 1\r\nx\r\nget a\r\n",
+	 "STORED\r\nVALUE a 4294967295 1\r\nx\r\nEND\r\n"},
 	{"set a +7 +0 01\r\nx\r\nget a\r\n", "STORED\r\nVALUE a 7 1\r\nx\r\nEND\r\n"},
 	{"set a 5 0 1 noreply\r\nx\r\nget a\r\n", A_IS_X},
 	{"set a 5 0 1 other\r\nx\r\nget a\r\n", "STORED\r\n" A_IS_X},
 	/* values of the wrong length */
 	{"set a 0 0 1\r\nxyz\r\n" GET_A, "CLIENT_ERROR bad data chunk\r\nERROR\r\nEND\r\n"},
 	{"set a 0 0 1\r\nx\n\r\n", "CLIENT_ERROR bad data chunk\r\nERROR\r\n"},
-	{SET_A "set a 0 0 1\r\nxy\r\n" GET_A, "STORED\r\nCLIENT_ERROR bad data chunk\r\nERROR\r\n" A_IS_X},
+	{SET_A "set a 0 0 1\r\nxy\r\n" GET_A,
+	 "STORED\r\nCLIENT_ERROR bad data chunk\r\nERROR\r\n" A_IS_X},
 	{"set a 0 0 1 noreply\r\nxx\r\n" GET_A, "ERROR\r\nEND\r\n"},
 	{"set a 0 0 3\r\nx\r\n\r\n", "STORED\r\n"},
 	/* bad lines */
 	{"\r\n\na\r\nfoo\r\nGET a\r\nset\r\nset a 0 0\r\n\tget a\r\nget\ta\r\nget \r\ngets\r\n",
-	 "ERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\n"},
+	 "ERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r"
+	 "\nERROR\r\n"},
 	{"set a b 0 1\r\n", BAD},
 	{"set a 0 b 1\r\n", BAD},
 	{"set a 0 0 b\r\n", BAD},
@@ -83,7 +88,8 @@ static const struct {
 	{"add a 5 0 1\r\nx\r\nadd a 0 0 1\r\ny\r\n" GET_A, "STORED\r\nNOT_STORED\r\n" A_IS_X},
 	{"replace a 0 0 1\r\ny\r\n" SET_A "replace a 6 0 1\r\ny\r\n" GET_A,
 	 "NOT_STORED\r\nSTORED\r\nSTORED\r\nVALUE a 6 1\r\ny\r\nEND\r\n"},
-	{"append a 0 0 1\r\ny\r\nprepend a 0 0 1\r\ny\r\n" GET_A, "NOT_STORED\r\nNOT_STORED\r\nEND\r\n"},
+	{"append a 0 0 1\r\ny\r\nprepend a 0 0 1\r\ny\r\n" GET_A,
+	 "NOT_STORED\r\nNOT_STORED\r\nEND\r\n"},
 	{SET_A "append a 9 -1 2\r\nyz\r\nprepend a 9 -1 2\r\nvw\r\nappend a 0 0 0\r\n\r\n" GET_A,
 	 "STORED\r\nSTORED\r\nSTORED\r\nSTORED\r\nVALUE a 5 5\r\nvwxyz\r\nEND\r\n"},
 	{"cas a 0 0 1 1\r\ny\r\n" SET_A "cas a 0 0 1 999999999\r\ny\r\n" GET_A,
@@ -101,30 +107,38 @@ static const struct {
 	 "STORED\r\n10\r\nVALUE n 0 2\r\n10\r\nEND\r\n0\r\nVALUE n 0 2\r\n0 \r\nEND\r\n"},
 	{"set n 3 0 20\r\n18446744073709551615\r\nincr n 2\r\nget n\r\n",
 	 "STORED\r\n1\r\nVALUE n 3 20\r\n1                   \r\nEND\r\n"},
-	{"set n 0 0 1\r\n5\r\nincr n 18446744073709551615\r\nincr n 18446744073709551616\r\n", "STORED\r\n4\r\n" DELTA},
+	{"set n 0 0 1\r\n5\r\nincr n 18446744073709551615\r\nincr n 18446744073709551616\r\n",
+	 "STORED\r\n4\r\n" DELTA},
 	{"set n 0 0 20\r\n18446744073709551616\r\nincr n 1\r\n", "STORED\r\n" NUMBER},
-	{"set n 0 0 0\r\n\r\nincr n 1\r\nset n 0 0 3\r\n12x\r\ndecr n 1\r\nset n 0 0 2\r\n-1\r\nincr n 1\r\n",
+	{"set n 0 0 0\r\n\r\nincr n 1\r\nset n 0 0 3\r\n12x\r\ndecr n 1\r\nset n 0 0 "
+	 "2\r\n-1\r\nincr n 1\r\n",
 	 "STORED\r\n" NUMBER "STORED\r\n" NUMBER "STORED\r\n" NUMBER},
-	{"set n 0 0 4\r\n12 x\r\nincr n 1\r\nget n\r\n", "STORED\r\n13\r\nVALUE n 0 4\r\n13  \r\nEND\r\n"},
-	{"set n 0 0 3\r\n +5\r\nincr n 1\r\nget n\r\n", "STORED\r\n6\r\nVALUE n 0 3\r\n6  \r\nEND\r\n"},
+	{"set n 0 0 4\r\n12 x\r\nincr n 1\r\nget n\r\n",
+	 "STORED\r\n13\r\nVALUE n 0 4\r\n13  \r\nEND\r\n"},
+	{"set n 0 0 3\r\n +5\r\nincr n 1\r\nget n\r\n",
+	 "STORED\r\n6\r\nVALUE n 0 3\r\n6  \r\nEND\r\n"},
 	{"incr n 1\r\nincr n x\r\nincr n -1\r\nincr n\r\nincr n 1 2 3\r\nincr n noreply\r\n",
 	 "NOT_FOUND\r\n" DELTA DELTA "ERROR\r\nERROR\r\n"},
 	{"set n 0 0 1\r\n5\r\nincr n 1 noreply\r\ndecr n 2 other\r\n", "STORED\r\n4\r\n"},
 	/* expiry and flushing */
-	{"set a 0 -1 1\r\nx\r\n" GET_A "add a 5 0 1\r\nx\r\n" GET_A, "STORED\r\nEND\r\nSTORED\r\n" A_IS_X},
+	{"set a 0 -1 1\r\nx\r\n" GET_A "add a 5 0 1\r\nx\r\n" GET_A,
+	 "STORED\r\nEND\r\nSTORED\r\n" A_IS_X},
 	{"set a 0 1000000000 1\r\nx\r\n" GET_A, "STORED\r\nEND\r\n"},
 	{"set a 5 2592000 1\r\nx\r\n" GET_A, "STORED\r\n" A_IS_X},
 	{SET_A "touch a 100\r\n" GET_A "touch a -1\r\n" GET_A "touch a 0\r\n",
 	 "STORED\r\nTOUCHED\r\n" A_IS_X "TOUCHED\r\nEND\r\nNOT_FOUND\r\n"},
-	{"touch a x\r\ntouch a\r\ntouch a 0 noreply\r\ntouch a 0 other\r\n", TIME "ERROR\r\nNOT_FOUND\r\n"},
+	{"touch a x\r\ntouch a\r\ntouch a 0 noreply\r\ntouch a 0 other\r\n",
+	 TIME "ERROR\r\nNOT_FOUND\r\n"},
 	{SET_A "gat 100 a b\r\ngat -1 a\r\n" GET_A, "STORED\r\n" A_IS_X A_IS_X "END\r\n"},
 	{"gat\r\ngat 0\r\ngat x a\r\ngats 0 a\r\n", "ERROR\r\nEND\r\n" TIME "END\r\n"},
-	{SET_A "append a 0 0 1\r\ny\r\ntouch a -1\r\nappend a 0 0 1\r\nz\r\nincr a 1\r\ndelete a\r\n",
+	{SET_A
+	 "append a 0 0 1\r\ny\r\ntouch a -1\r\nappend a 0 0 1\r\nz\r\nincr a 1\r\ndelete a\r\n",
 	 "STORED\r\nSTORED\r\nTOUCHED\r\nNOT_STORED\r\nNOT_FOUND\r\nNOT_FOUND\r\n"},
 	{SET_A "flush_all\r\n" GET_A SET_A "flush_all 0\r\n" GET_A SET_A "flush_all -1\r\n" GET_A,
 	 "STORED\r\nOK\r\nEND\r\nSTORED\r\nOK\r\nEND\r\nSTORED\r\nOK\r\nEND\r\n"},
 	{SET_A "flush_all noreply\r\n" GET_A, "STORED\r\nEND\r\n"},
-	{SET_A "flush_all 1000\r\n" GET_A "flush_all 0 noreply\r\n" GET_A, "STORED\r\nOK\r\n" A_IS_X "END\r\n"},
+	{SET_A "flush_all 1000\r\n" GET_A "flush_all 0 noreply\r\n" GET_A,
+	 "STORED\r\nOK\r\n" A_IS_X "END\r\n"},
 	{"flush_all x\r\nflush_all 0 0\r\nflush_all 0 0 0\r\n", TIME "OK\r\nERROR\r\n"},
 	/* the rest */
 	{"verbosity 1\r\nverbosity\r\nverbosity x\r\nverbosity noreply\r\nverbosity 0 1 2\r\n",
@@ -171,8 +185,8 @@ static void hold_all(size_t piece)
 
 		CU_ASSERT_PTR_NOT_NULL_FATAL(answer);
 		if (strcmp(answer, conversations[i].answer) != 0)
-			printf("said:     %s\nanswered: %s\nexpected: %s\n", conversations[i].say, answer,
-			       conversations[i].answer);
+			printf("said:     %s\nanswered: %s\nexpected: %s\n", conversations[i].say,
+			       answer, conversations[i].answer);
 		CU_ASSERT_STRING_EQUAL(answer, conversations[i].answer);
 		free(answer);
 	}
@@ -229,8 +243,8 @@ static void test_memcached(void)
 
 		CU_ASSERT_PTR_NOT_NULL_FATAL(answer);
 		if (strcmp(answer, conversations[i].answer) != 0)
-			printf("said:      %s\nmemcached: %s\nwe:        %s\n", conversations[i].say, answer,
-			       conversations[i].answer);
+			printf("said:      %s\nmemcached: %s\nwe:        %s\n",
+			       conversations[i].say, answer, conversations[i].answer);
 		CU_ASSERT_STRING_EQUAL(answer, conversations[i].answer);
 		free(answer);
 	}
@@ -249,7 +263,8 @@ static void test_cas(void)
 	CU_ASSERT(tgt_send(fd, "gets a\r\n", 8, 0) && tgt_read_line(fd, line, sizeof(line)));
 	CU_ASSERT_EQUAL(sscanf(line, "VALUE a 0 1 %llu", &number), 1);
 	CU_ASSERT(tgt_read_line(fd, line, sizeof(line)) && tgt_read_line(fd, line, sizeof(line)));
-	snprintf(line, sizeof(line), "cas a 0 0 1 %llu\r\ny\r\ncas a 0 0 1 %llu\r\nz\r\n", number, number);
+	snprintf(line, sizeof(line), "cas a 0 0 1 %llu\r\ny\r\ncas a 0 0 1 %llu\r\nz\r\n", number,
+		 number);
 	CU_ASSERT(tgt_send(fd, line, strlen(line), 0));
 	CU_ASSERT(tgt_read_line(fd, line, sizeof(line)) && strcmp(line, "STORED") == 0);
 	CU_ASSERT(tgt_read_line(fd, line, sizeof(line)) && strcmp(line, "EXISTS") == 0);
@@ -296,9 +311,11 @@ static void test_many_keys_in_a_get(void)
 	for (int i = 0; i < N; i++)
 		p += sprintf(p, " m%d", i);
 	p += sprintf(p, "\r\n");
-	CU_ASSERT(tgt_send(fd, line, (size_t)(p - line), 0)); /* 12 MB of answer to a peer that reads slowly */
+	CU_ASSERT(tgt_send(fd, line, (size_t)(p - line),
+			   0)); /* 12 MB of answer to a peer that reads slowly */
 	while (tgt_read_line(fd, answer, sizeof(answer)) && strcmp(answer, "END") != 0) {
-		bool ok = tgt_read_bytes(fd, value, SIZE) && value[0] == 'a' + got % 26 && value[SIZE - 1] == value[0];
+		bool ok = tgt_read_bytes(fd, value, SIZE) && value[0] == 'a' + got % 26 &&
+			  value[SIZE - 1] == value[0];
 
 		CU_ASSERT_FATAL(ok);
 		CU_ASSERT_FATAL(tgt_read_line(fd, answer, sizeof(answer)));
@@ -351,7 +368,8 @@ static void test_expiry(void)
 	char line[128];
 
 	CU_ASSERT(tgt_cached_set(fd, "stays", "x", 1));
-	snprintf(line, sizeof(line), "set a 0 1 1\r\nx\r\nset b 0 %lld 1\r\nx\r\n", (long long)time(NULL) + 2);
+	snprintf(line, sizeof(line), "set a 0 1 1\r\nx\r\nset b 0 %lld 1\r\nx\r\n",
+		 (long long)time(NULL) + 2);
 	CU_ASSERT(tgt_send(fd, line, strlen(line), 0));
 	CU_ASSERT(tgt_read_line(fd, line, sizeof(line)) && strcmp(line, "STORED") == 0);
 	CU_ASSERT(tgt_read_line(fd, line, sizeof(line)) && strcmp(line, "STORED") == 0);
@@ -367,9 +385,10 @@ static void test_expiry(void)
 
 static void test_stats(void)
 {
-	static const char *const names[] = {"pid",     "uptime",   "time",       "curr_connections", "threads",
-					    "bytes",   "cmd_get",  "cmd_set",    "get_hits",         "get_misses",
-					    "version", "evictions", "total_items", "curr_items",      "limit_maxbytes"};
+	static const char *const names[] = {
+		"pid",     "uptime",    "time",        "curr_connections", "threads",
+		"bytes",   "cmd_get",   "cmd_set",     "get_hits",         "get_misses",
+		"version", "evictions", "total_items", "curr_items",       "limit_maxbytes"};
 	int fd = tgt_connect_port(cached.port);
 	size_t n;
 

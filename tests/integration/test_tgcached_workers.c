@@ -20,7 +20,7 @@
 
 #define N_WORKERS 4
 #define N_WRITERS 3
-#define N_KEYS 300 /* of a writer */
+#define N_KEYS    300 /* of a writer */
 
 static struct tgt_cached cached;
 
@@ -102,7 +102,8 @@ static void test_every_worker(void)
 		CU_ASSERT_FATAL(back != NULL && is_value(back, n, k / N_WORKERS, &number));
 		free(back);
 	}
-	CU_ASSERT(tgt_send(fds[0], "delete key7\r\n", 13, 0) && tgt_read_line(fds[0], key, sizeof(key)));
+	CU_ASSERT(tgt_send(fds[0], "delete key7\r\n", 13, 0) &&
+		  tgt_read_line(fds[0], key, sizeof(key)));
 	CU_ASSERT_PTR_NULL(tgt_cached_get(fds[1], "key7", &n));
 	CU_ASSERT_EQUAL(tgt_cached_stat(fds[2], "curr_items"), 399);
 	for (int i = 0; i < N_WORKERS; i++)
@@ -130,7 +131,8 @@ static void write_keys(void *arg)
 	int fd = -1;
 
 	for (unsigned number = 1; !diary->stop; number++) {
-		for (int k = writer->i * N_KEYS; k < (writer->i + 1) * N_KEYS && !diary->stop; k++) {
+		for (int k = writer->i * N_KEYS; k < (writer->i + 1) * N_KEYS && !diary->stop;
+		     k++) {
 			if (fd < 0)
 				fd = tgt_connect_port(cached.port);
 			TGT_REQUIRE(fd >= 0);
@@ -148,7 +150,8 @@ static void write_keys(void *arg)
 
 static void test_killed_workers(void)
 {
-	struct diary *diary = mmap(NULL, sizeof(*diary), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct diary *diary = mmap(NULL, sizeof(*diary), PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t workers[N_WORKERS], writers[N_WRITERS];
 	unsigned n_kills = tgt_scaled(60), n_present = 0, number;
 	struct writer args[N_WRITERS];
@@ -168,7 +171,9 @@ static void test_killed_workers(void)
 		CU_ASSERT_FATAL(tgt_cached_workers(&cached, workers));
 		kill(workers[i % N_WORKERS], SIGKILL);
 		/* The next one when there was some work in between. */
-		while (diary->tried[0] + diary->tried[N_KEYS] + diary->tried[2 * N_KEYS] < seen + 2 && tgt_now_ms() < end)
+		while (diary->tried[0] + diary->tried[N_KEYS] + diary->tried[2 * N_KEYS] <
+			       seen + 2 &&
+		       tgt_now_ms() < end)
 			poll(NULL, 0, 1);
 	}
 	diary->stop = true;
@@ -238,7 +243,8 @@ static void test_dead_with_lock(void)
 		struct item *seen = NULL;
 
 		CU_ASSERT_EQUAL(tgt_in_child(die_in_change, "key"), 128 + SIGKILL);
-		table_change(table, "key", see, &seen); /* would wait for ever if the dead one still had it */
+		table_change(table, "key", see,
+			     &seen); /* would wait for ever if the dead one still had it */
 		CU_ASSERT_PTR_EQUAL(seen, item);
 	}
 	CU_ASSERT_EQUAL(tgt_in_child(die_in_change, "other"), 128 + SIGKILL);
@@ -328,13 +334,16 @@ static void test_eviction(void)
 	memset(value, 'v', SIZE);
 	for (int i = 0; i < N; i++) {
 		snprintf(key, sizeof(key), "key%d", i);
-		stored = tgt_cached_set(fds[i % N_WORKERS], key, value, i % 10 == 0 ? SIZE : 1 + (size_t)i * 7919 % SIZE) && stored;
+		stored = tgt_cached_set(fds[i % N_WORKERS], key, value,
+					i % 10 == 0 ? SIZE : 1 + (size_t)i * 7919 % SIZE) &&
+			 stored;
 		back = i % 16 == 0 ? tgt_cached_get(fds[1], "hot", &n) : NULL;
 		hot = (i % 16 != 0 || back != NULL) && hot;
 		free(back);
 		if (i % 16 == 0) /* needs room while it holds its shard */
 			stored = tgt_send(fds[3], "append log 0 0 1\r\ny\r\n", 21, 0) &&
-				 tgt_read_line(fds[3], key, sizeof(key)) && strcmp(key, "STORED") == 0 && stored;
+				 tgt_read_line(fds[3], key, sizeof(key)) &&
+				 strcmp(key, "STORED") == 0 && stored;
 	}
 	CU_ASSERT(stored);
 	CU_ASSERT(hot);
@@ -375,7 +384,8 @@ static void test_no_daemon(void)
 	free(output);
 	setenv("TG_SOCKET", "/nonexistent/tgd.sock", 1);
 	CU_ASSERT_EQUAL(tgt_run_program(argv, &output), 1);
-	CU_ASSERT(output != NULL && strstr(output, "tgcached: ") != NULL && strstr(output, "/nonexistent/tgd.sock") != NULL);
+	CU_ASSERT(output != NULL && strstr(output, "tgcached: ") != NULL &&
+		  strstr(output, "/nonexistent/tgd.sock") != NULL);
 	free(output);
 	setenv("TG_SOCKET", tgt_d.socket, 1);
 	tgt_held = 1;

@@ -13,7 +13,7 @@
 #include "tests/support/runner.h"
 
 #define AT_ONCE 8
-#define MAKES 20
+#define MAKES   20
 
 struct parcel {
 	void *objects[MAKES];
@@ -157,7 +157,8 @@ static void test_destructors_may_use_the_heap(void)
 	CU_ASSERT_EQUAL_FATAL(pthread_key_create(&key, free_late), 0);
 	for (round = 0; round < 10; round++) {
 		for (i = 0; i < 16; i++)
-			CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, leave_to_destructor, NULL), 0);
+			CU_ASSERT_EQUAL_FATAL(
+				pthread_create(&threads[i], NULL, leave_to_destructor, NULL), 0);
 		for (i = 0; i < 16; i++)
 			pthread_join(threads[i], NULL);
 	}
@@ -224,8 +225,10 @@ int main(void)
 	CU_TestInfo tests[] = {
 		{"Thousands of threads come and go, and their caches are used again", test_churn},
 		{"Hundreds of threads at once", test_many_threads_at_once},
-		{"A thread that ends keeps what holds objects, and nothing else", test_a_thread_gives_back_what_it_does_not_need},
-		{"Destructors of thread-specific data may use the heap", test_destructors_may_use_the_heap},
+		{"A thread that ends keeps what holds objects, and nothing else",
+		 test_a_thread_gives_back_what_it_does_not_need},
+		{"Destructors of thread-specific data may use the heap",
+		 test_destructors_may_use_the_heap},
 		{"One thread trims while others work", test_trim_while_others_work},
 		CU_TEST_INFO_NULL,
 	};

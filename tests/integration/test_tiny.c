@@ -18,7 +18,7 @@
 #include "tests/support/runner.h"
 
 #define N_OBJECTS 4096
-#define N_BLOCKS 65536u   /* of the model's table; a power of two */
+#define N_BLOCKS  65536u /* of the model's table; a power of two */
 
 static unsigned align_of(size_t size)
 {
@@ -28,7 +28,7 @@ static unsigned align_of(size_t size)
 /* ---- the model ---- */
 
 static struct {
-	uintptr_t block;       /* the current one; 0: none */
+	uintptr_t block; /* the current one; 0: none */
 	unsigned offset;
 	struct {
 		uintptr_t block;
@@ -420,15 +420,20 @@ static void test_published_tiny_objects(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"The first object of a thread lies at the start of a block", test_a_fresh_thread_starts_at_offset_0},
+		{"The first object of a thread lies at the start of a block",
+		 test_a_fresh_thread_starts_at_offset_0},
 		{"All pairs of sizes are packed by the seed's rule", test_every_pair_of_sizes},
 		{"Sixteen objects of one byte share a block", test_sixteen_bytes_share_a_block},
-		{"Twelve bytes behind four take an atomic store of 64 bits", test_twelve_bytes_take_an_atomic_store},
-		{"Of two blocks the one with more room stays current", test_the_roomier_block_stays_current},
+		{"Twelve bytes behind four take an atomic store of 64 bits",
+		 test_twelve_bytes_take_an_atomic_store},
+		{"Of two blocks the one with more room stays current",
+		 test_the_roomier_block_stays_current},
 		{"Random lives of objects follow the model", test_random_lives_follow_the_model},
-		{"The usable bytes of an object do not reach the next one", test_usable_bytes_do_not_reach_the_next_object},
+		{"The usable bytes of an object do not reach the next one",
+		 test_usable_bytes_do_not_reach_the_next_object},
 		{"realloc stays in the room that an object has", test_realloc_in_the_room_it_has},
-		{"A block is reused when it is empty, and not before", test_a_block_is_reused_only_when_empty},
+		{"A block is reused when it is empty, and not before",
+		 test_a_block_is_reused_only_when_empty},
 		{"Other processes free tiny objects", test_other_processes_free_tiny_objects},
 		{"Threads have blocks of their own", test_threads_have_blocks_of_their_own},
 		{"A tiny object is published by itself", test_published_tiny_objects},

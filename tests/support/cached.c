@@ -62,7 +62,8 @@ static bool sanitizer_spoke(int log_fd)
 	FILE *log = fdopen(dup(log_fd), "r");
 
 	while (log != NULL && fgets(line, sizeof(line), log) != NULL) {
-		found = found || strstr(line, "Sanitizer") != NULL || strstr(line, "runtime error") != NULL;
+		found = found || strstr(line, "Sanitizer") != NULL ||
+			strstr(line, "runtime error") != NULL;
 		if (found)
 			fputs(line, stderr);
 	}
@@ -150,7 +151,8 @@ int tgt_connect_port(int port)
 	int one = 1, fd;
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	fd = connected(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), (struct sockaddr *)&address, sizeof(address));
+	fd = connected(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), (struct sockaddr *)&address,
+		       sizeof(address));
 	if (fd >= 0)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return fd;
@@ -161,7 +163,8 @@ int tgt_connect_path(const char *path)
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	return connected(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), (struct sockaddr *)&address, sizeof(address));
+	return connected(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+			 (struct sockaddr *)&address, sizeof(address));
 }
 
 bool tgt_send(int fd, const void *bytes, size_t n, size_t piece)
@@ -235,8 +238,9 @@ bool tgt_cached_set(int fd, const char *key, const void *value, size_t n)
 	char line[320];
 
 	snprintf(line, sizeof(line), "set %s 0 0 %zu\r\n", key, n);
-	return tgt_send(fd, line, strlen(line), 0) && tgt_send(fd, value, n, 0) && tgt_send(fd, "\r\n", 2, 0) &&
-	       tgt_read_line(fd, line, sizeof(line)) && strcmp(line, "STORED") == 0;
+	return tgt_send(fd, line, strlen(line), 0) && tgt_send(fd, value, n, 0) &&
+	       tgt_send(fd, "\r\n", 2, 0) && tgt_read_line(fd, line, sizeof(line)) &&
+	       strcmp(line, "STORED") == 0;
 }
 
 char *tgt_cached_get(int fd, const char *key, size_t *ret_n)
@@ -250,8 +254,9 @@ char *tgt_cached_get(int fd, const char *key, size_t *ret_n)
 	    sscanf(line, "VALUE %*s %*u %zu", &n) != 1)
 		return NULL;
 	value = malloc(n + 2);
-	if (value == NULL || !tgt_read_bytes(fd, value, n + 2) || memcmp(value + n, "\r\n", 2) != 0 ||
-	    !tgt_read_line(fd, line, sizeof(line)) || strcmp(line, "END") != 0) {
+	if (value == NULL || !tgt_read_bytes(fd, value, n + 2) ||
+	    memcmp(value + n, "\r\n", 2) != 0 || !tgt_read_line(fd, line, sizeof(line)) ||
+	    strcmp(line, "END") != 0) {
 		free(value);
 		return NULL;
 	}

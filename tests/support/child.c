@@ -32,8 +32,8 @@ long long tgt_now_ms(void)
 bool tgt_expect(bool holds, const char *condition, const char *file, int line)
 {
 	if (!holds) {
-		dprintf(STDERR_FILENO, "%s:%d: pid %d expected %s (errno %d)\n", file, line, (int)getpid(), condition,
-			errno);
+		dprintf(STDERR_FILENO, "%s:%d: pid %d expected %s (errno %d)\n", file, line,
+			(int)getpid(), condition, errno);
 		atomic_fetch_add(&failed, 1);
 	}
 	return holds;
@@ -196,5 +196,6 @@ bool tgt_drop_root(void)
 {
 	if (geteuid() != 0)
 		return true;
-	return setgroups(0, NULL) == 0 && setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0;
+	return setgroups(0, NULL) == 0 && setresgid(65534, 65534, 65534) == 0 &&
+	       setresuid(65534, 65534, 65534) == 0;
 }

@@ -20,10 +20,10 @@ typedef void tgt_child_fn(void *arg);
 #define TGT_EXPECT(condition) tgt_expect(!!(condition), #condition, __FILE__, __LINE__)
 
 /* The same, but ends the child at once. */
-#define TGT_REQUIRE(condition) \
-	do { \
+#define TGT_REQUIRE(condition)              \
+	do {                                \
 		if (!TGT_EXPECT(condition)) \
-			tgt_give_up(); \
+			tgt_give_up();      \
 	} while (0)
 
 bool tgt_expect(bool holds, const char *condition, const char *file, int line);

@@ -76,7 +76,7 @@ void tgt_check(long long objects)
 
 	CU_ASSERT_PTR_NOT_NULL(answer);
 	CU_ASSERT(json_is_true(json_object_get(answer, "ok")));
-	json_array_foreach(json_object_get(answer, "errors"), i, error)
+	json_array_foreach (json_object_get(answer, "errors"), i, error)
 		printf("check: %s\n", json_string_value(error));
 	CU_ASSERT_EQUAL(tgt_json_int(answer, "objects"), objects);
 	if (tgt_json_int(answer, "objects") != objects)

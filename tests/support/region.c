@@ -10,7 +10,11 @@
 #include "shm/sizeclass.h"
 
 /* Where it is tried first; any other address will do. */
+#if defined(__SANITIZE_THREAD__)
 #define BASE UINT64_C(0x1000000000)
+#else
+#define BASE UINT64_C(0x200000000000)
+#endif
 
 struct tgt_region tgt_region;
 struct tgs_heap *tgt_heap = &tgt_region.heap;
@@ -30,7 +34,8 @@ int tgt_region_make(struct tgt_region *region, uint64_t n_pages)
 	if (r == 0)
 		r = tgs_region_format(region->map_fd, region->heap_fd, "test", uuid, BASE, n_pages);
 	if (r == 0)
-		r = tgs_region_map(&region->heap, region->map_fd, region->heap_fd, true, true, why, sizeof(why));
+		r = tgs_region_map(&region->heap, region->map_fd, region->heap_fd, true, true, why,
+				   sizeof(why));
 	if (r < 0) {
 		fprintf(stderr, "no region for the test: %s %s\n", strerror(-r), why);
 		tgt_region_end(region);
@@ -106,7 +111,8 @@ void tgt_take(uint64_t page, unsigned index)
 {
 	unsigned kind = tgs_classes[tgt_span(page).class].kind;
 
-	atomic_fetch_or(tgs_taken_word(tgt_heap, kind, page, index / 64), UINT64_C(1) << index % 64);
+	atomic_fetch_or(tgs_taken_word(tgt_heap, kind, page, index / 64), UINT64_C(1)
+										  << index % 64);
 }
 
 _Atomic uint64_t *tgt_remote_word(uint64_t page, unsigned index)

@@ -14,14 +14,14 @@
 #define TGT_REGION_PAGES 4096u
 
 struct tgt_region {
-	int map_fd, heap_fd;       /* -1: closed */
+	int map_fd, heap_fd; /* -1: closed */
 	struct tgs_heap heap;
 };
 
 /* One at a time, for suites whose tests each want a fresh one. */
 extern struct tgt_region tgt_region;
-extern struct tgs_heap *tgt_heap;     /* of it */
-void tgt_region_set_up(void);         /* ends the program if it cannot be had */
+extern struct tgs_heap *tgt_heap; /* of it */
+void tgt_region_set_up(void);     /* ends the program if it cannot be had */
 void tgt_region_tear_down(void);
 
 /* A new heap of `n_pages`, mapped with the map writable, anywhere.  -errno. */

@@ -110,7 +110,8 @@ int tgt_run(const char *name, CU_SuiteInfo *suites)
 	CU_basic_run_tests();
 
 	if (getpid() != self) {
-		fprintf(stderr, "%s: a forked child came back from its test; end it with _exit()\n", name);
+		fprintf(stderr, "%s: a forked child came back from its test; end it with _exit()\n",
+			name);
 		_exit(99);
 	}
 

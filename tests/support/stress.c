@@ -17,8 +17,9 @@
 #include "tests/support/fixture.h"
 
 #define TABLE 512u
-#define RING 16u
-#define FILL_ALL 1024u     /* objects up to this size are filled and checked completely, bigger ones here and there */
+#define RING  16u
+#define FILL_ALL \
+	1024u /* objects up to this size are filled and checked completely, bigger ones here and there */
 
 struct item {
 	uint64_t ref;
@@ -34,8 +35,8 @@ struct ring {
 
 struct tgt_stress {
 	struct tgt_stress_plan plan;
-	_Atomic unsigned n_working;       /* threads that may still hand something over */
-	_Atomic bool failed;              /* everybody stops */
+	_Atomic unsigned n_working; /* threads that may still hand something over */
+	_Atomic bool failed;        /* everybody stops */
 	_Atomic uint64_t allocations, frees, frees_elsewhere;
 	struct ring rings[] __attribute__((aligned(64))); /* [writer * n + reader] */
 };
@@ -208,7 +209,8 @@ static void release(struct worker *w, struct item *item)
 	w->live_bytes -= item->size;
 	w->released++;
 	/* Every fourth is handed over; when a ring was full, the next ones make up for it. */
-	if (w->stress->plan.n_processes > 1 && 4 * w->handed_over < w->released && hand_over(w, item))
+	if (w->stress->plan.n_processes > 1 && 4 * w->handed_over < w->released &&
+	    hand_over(w, item))
 		w->handed_over++;
 	else
 		check_and_free(w, item);
@@ -240,7 +242,7 @@ static void finish(struct worker *w)
 
 	for (i = 0; i < TABLE; i++) {
 		if (w->table[i].ref != 0)
-			check_and_free(w, &w->table[i]);
+			release(w, &w->table[i]);
 	}
 	atomic_fetch_sub(&stress->n_working, 1);
 	do {
@@ -306,7 +308,8 @@ bool tgt_stress_run(struct tgt_stress *stress, unsigned process)
 		workers[i].process = process;
 		workers[i].id = process * n + i;
 		workers[i].n_all = stress->plan.n_processes * n;
-		workers[i].random = stress->plan.seed + workers[i].id * UINT64_C(0x9e3779b97f4a7c15) + 1;
+		workers[i].random =
+			stress->plan.seed + workers[i].id * UINT64_C(0x9e3779b97f4a7c15) + 1;
 		if (!TGT_EXPECT(pthread_create(&threads[i], NULL, work, &workers[i]) == 0))
 			abort();
 	}

@@ -15,8 +15,8 @@ struct tgt_stress_plan {
 	unsigned n_processes, n_threads; /* of each process; together at most 64 */
 	uint64_t n_operations;           /* of all threads together */
 	uint64_t seed;
-	size_t size_max;                 /* a power of two */
-	size_t live_max;                 /* bytes that a thread may hold */
+	size_t size_max; /* a power of two */
+	size_t live_max; /* bytes that a thread may hold */
 };
 
 /* Lies in the heap; every thread of every process works on it. */
@@ -30,8 +30,8 @@ bool tgt_stress_run(struct tgt_stress *stress, unsigned process);
 
 struct tgt_stress_totals {
 	uint64_t operations, allocations, frees;
-	uint64_t frees_elsewhere;        /* by another process than the one that allocated */
-	uint64_t live;                   /* allocated and not freed */
+	uint64_t frees_elsewhere; /* by another process than the one that allocated */
+	uint64_t live;            /* allocated and not freed */
 };
 
 struct tgt_stress_totals tgt_stress_totals(const struct tgt_stress *stress);

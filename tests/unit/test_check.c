@@ -51,7 +51,7 @@ static void test_counts(void)
 {
 	unsigned class, i;
 
-	for (class = 2; class < TGS_CLASSES; class++) {
+	for (class = 2; class < TGS_CLASSES; class ++) {
 		struct tgs_check_span counts;
 		unsigned n = tgs_classes[class].n_slots;
 
@@ -160,7 +160,8 @@ static void test_buffered_frees_are_not_live(void)
 	CU_ASSERT_EQUAL(counts.objects, 512 - 6);
 	CU_ASSERT_EQUAL(counts.pending, 5);
 	CU_ASSERT_EQUAL(counts.remote, 1);
-	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, &pending, TGS_DENSE, PAGE, 0), UINT64_C(0x100000007));
+	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, &pending, TGS_DENSE, PAGE, 0),
+			UINT64_C(0x100000007));
 	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, &pending, TGS_DENSE, PAGE, 3), 0);
 	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, NULL, TGS_DENSE, PAGE, 0), 0);
 	tgs_pending_done(&pending);
@@ -209,7 +210,8 @@ int main(void)
 		{"Each broken rule is found and told", test_broken_rules},
 		{"The rules hold in every unit of a span", test_rules_hold_in_every_unit},
 		{"Objects whose free is buffered are not live", test_buffered_frees_are_not_live},
-		{"A buffered free of what is not allocated is damage", test_a_buffered_free_of_nothing},
+		{"A buffered free of what is not allocated is damage",
+		 test_a_buffered_free_of_nothing},
 		{"A free page has a record of zeros", test_free_pages},
 		CU_TEST_INFO_NULL,
 	};

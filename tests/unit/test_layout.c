@@ -88,11 +88,12 @@ static void test_entries_keep_what_is_put_into_them(void)
 	static const uint64_t lengths[] = {0, 1, 5, 1 << 20, UINT32_MAX};
 	unsigned class, i, delta, k;
 
-	for (class = 0; class <= 68; class++) {
+	for (class = 0; class <= 68; class ++) {
 		for (i = 0; i < 5; i++) {
 			for (delta = 0; delta < 16; delta++) {
 				for (k = 0; k < 5; k++) {
-					uint64_t entry = tgs_entry_make(class, owners[i], delta, lengths[k]);
+					uint64_t entry =
+						tgs_entry_make(class, owners[i], delta, lengths[k]);
 
 					CU_ASSERT(entry & TGS_ENTRY_SPAN);
 					CU_ASSERT_EQUAL(tgs_entry_class(entry), class);
@@ -133,7 +134,8 @@ static void test_the_geometry_of_64_gib(void)
 
 static void test_geometries_leave_no_gap_and_no_overlap(void)
 {
-	static const uint64_t pages[] = {1, 63, 64, 65, 511, 512, 8192, 100000, 1 << 23, UINT64_C(1) << 31};
+	static const uint64_t pages[] = {1,   63,   64,     65,      511,
+					 512, 8192, 100000, 1 << 23, UINT64_C(1) << 31};
 	unsigned i;
 
 	for (i = 0; i < sizeof(pages) / sizeof(*pages); i++) {
@@ -145,7 +147,8 @@ static void test_geometries_leave_no_gap_and_no_overlap(void)
 		CU_ASSERT(g.roots_at >= sizeof(struct tgs_map_header));
 		CU_ASSERT(g.clients_at >= g.roots_at + TGS_ROOTS_MAX * sizeof(struct tgs_root));
 		CU_ASSERT(g.slots_at >= g.clients_at + TGS_CLIENTS_MAX * sizeof(struct tgs_client));
-		CU_ASSERT(g.page_map_at >= g.slots_at + TGS_SLOTS_MAX * sizeof(struct tgs_slot_owner));
+		CU_ASSERT(g.page_map_at >=
+			  g.slots_at + TGS_SLOTS_MAX * sizeof(struct tgs_slot_owner));
 		CU_ASSERT(g.map_bytes >= g.page_map_at + 8 * n);
 		CU_ASSERT(g.dirty_at >= g.threads_at + TGS_SLOTS_MAX * sizeof(struct tgs_slot));
 		CU_ASSERT(g.records_at >= g.dirty_at + (n + 7) / 8);
@@ -153,11 +156,18 @@ static void test_geometries_leave_no_gap_and_no_overlap(void)
 		CU_ASSERT(g.tiny_taken_at >= g.dense_at + n * 8 * sizeof(struct tgs_unit));
 		CU_ASSERT(g.tiny_more_at >= g.tiny_taken_at + n * sizeof(struct tgs_tiny_taken));
 		CU_ASSERT(g.data_at >= g.tiny_more_at + n * sizeof(struct tgs_tiny_more));
-		CU_ASSERT(g.data_at < g.tiny_more_at + n * sizeof(struct tgs_tiny_more) + (4 << 20));
+		CU_ASSERT(g.data_at <
+			  g.tiny_more_at + n * sizeof(struct tgs_tiny_more) + (4 << 20));
 		CU_ASSERT_EQUAL(g.data_at % (4 << 20), 0);
 		CU_ASSERT_EQUAL(g.heap_bytes, g.data_at + n * TGS_PAGE_SIZE);
-		CU_ASSERT_EQUAL((g.roots_at | g.clients_at | g.slots_at | g.page_map_at | g.map_bytes) % 4096, 0);
-		CU_ASSERT_EQUAL((g.threads_at | g.dirty_at | g.records_at | g.dense_at | g.tiny_taken_at) % 4096, 0);
+		CU_ASSERT_EQUAL(
+			(g.roots_at | g.clients_at | g.slots_at | g.page_map_at | g.map_bytes) %
+				4096,
+			0);
+		CU_ASSERT_EQUAL(
+			(g.threads_at | g.dirty_at | g.records_at | g.dense_at | g.tiny_taken_at) %
+				4096,
+			0);
 		/* A link's word: an offset that reaches the end, a slot, and a number that tells steps apart. */
 		CU_ASSERT_EQUAL(g.heap_bytes >> g.link_offset_bits, 0);
 		CU_ASSERT_EQUAL(g.link_offset_bits + TGS_SLOT_BITS + g.link_seq_bits, 64);
@@ -172,9 +182,11 @@ int main(void)
 		{"Structures are as long as they were", test_sizes},
 		{"Fields of the map file lie where they did", test_offsets_in_the_map},
 		{"Fields of the heap file lie where they did", test_offsets_in_the_heap},
-		{"A page map entry keeps what is put into it", test_entries_keep_what_is_put_into_them},
+		{"A page map entry keeps what is put into it",
+		 test_entries_keep_what_is_put_into_them},
 		{"A heap of 64 GiB is laid out as it was", test_the_geometry_of_64_gib},
-		{"Heaps of all lengths are laid out without overlap", test_geometries_leave_no_gap_and_no_overlap},
+		{"Heaps of all lengths are laid out without overlap",
+		 test_geometries_leave_no_gap_and_no_overlap},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

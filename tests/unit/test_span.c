@@ -13,7 +13,7 @@ static void test_every_page_of_a_span_leads_to_it(void)
 	uint64_t page = 100;
 	unsigned class, i;
 
-	for (class = 2; class <= TGS_CLASS_TINY; class++) {
+	for (class = 2; class <= TGS_CLASS_TINY; class ++) {
 		tgt_put_span(page, class, class + 10, 0);
 		for (i = 0; i < tgs_classes[class].n_pages; i++) {
 			struct tgs_span span = tgt_span(page + i);
@@ -76,7 +76,7 @@ static void test_every_pointer_into_a_span(void)
 	unsigned class;
 	uint64_t at;
 
-	for (class = 2; class <= TGS_CLASS_TINY; class++) {
+	for (class = 2; class <= TGS_CLASS_TINY; class ++) {
 		const struct tgs_class *info = &tgs_classes[class];
 		const uint8_t *first = tgs_page_address(tgt_heap, 50);
 		unsigned wrong = 0;
@@ -90,7 +90,8 @@ static void test_every_pointer_into_a_span(void)
 			wrong += found != (start ? TGS_FOUND : TGS_NOT_A_START);
 			wrong += object.span.page != 50 || object.span.class != class;
 			if (start)
-				wrong += object.index != at / info->size || object.unit != object.index / 64 ||
+				wrong += object.index != at / info->size ||
+					 object.unit != object.index / 64 ||
 					 object.bit != UINT64_C(1) << object.index % 64;
 		}
 		CU_ASSERT_EQUAL(wrong, 0);
@@ -133,7 +134,7 @@ static void test_every_object_has_bits_of_its_own(void)
 {
 	unsigned class, index;
 
-	for (class = 0; class <= TGS_CLASS_TINY; class++) {
+	for (class = 0; class <= TGS_CLASS_TINY; class ++) {
 		const struct tgs_class *info = &tgs_classes[class];
 		struct tgs_span span;
 
@@ -144,7 +145,8 @@ static void test_every_object_has_bits_of_its_own(void)
 		CU_ASSERT_TRUE(tgs_span_empty(tgt_heap, &span));
 		for (index = 0; index < span.n_slots; index++) {
 			struct tgs_object object;
-			const uint8_t *p = tgs_page_address(tgt_heap, 60) + (uint64_t)index * info->size;
+			const uint8_t *p =
+				tgs_page_address(tgt_heap, 60) + (uint64_t)index * info->size;
 
 			CU_ASSERT_EQUAL(tgs_object_find(tgt_heap, p, &object), TGS_FOUND);
 			CU_ASSERT_FALSE(tgs_object_live(tgt_heap, &object));
@@ -189,9 +191,12 @@ static size_t size_at(uint64_t page, unsigned index)
 {
 	struct tgs_object object;
 
-	CU_ASSERT_EQUAL(tgs_object_find(tgt_heap, tgs_page_address(tgt_heap, page) +
-						  (uint64_t)index * tgs_classes[tgt_span(page).class].size, &object),
-			TGS_FOUND);
+	CU_ASSERT_EQUAL(
+		tgs_object_find(tgt_heap,
+				tgs_page_address(tgt_heap, page) +
+					(uint64_t)index * tgs_classes[tgt_span(page).class].size,
+				&object),
+		TGS_FOUND);
 	return tgs_object_size(tgt_heap, &object);
 }
 
@@ -199,7 +204,7 @@ static void test_sizes_of_objects(void)
 {
 	unsigned class;
 
-	for (class = 2; class < TGS_CLASSES; class++) {
+	for (class = 2; class < TGS_CLASSES; class ++) {
 		tgt_put_span(70, class, 2, 0);
 		CU_ASSERT_EQUAL(size_at(70, 0), tgs_classes[class].size);
 		tgt_remove_span(70);
@@ -254,14 +259,18 @@ int main(void)
 {
 	CU_TestInfo tests[] = {
 		{"Every page of a span leads to it", test_every_page_of_a_span_leads_to_it},
-		{"A large span is found at its first page only", test_a_large_span_is_found_at_its_first_page},
+		{"A large span is found at its first page only",
+		 test_a_large_span_is_found_at_its_first_page},
 		{"Entries that make no sense are no spans", test_entries_that_make_no_sense},
-		{"Every pointer into a span is an object's start or is not", test_every_pointer_into_a_span},
+		{"Every pointer into a span is an object's start or is not",
+		 test_every_pointer_into_a_span},
 		{"Pointers elsewhere lead to no object", test_pointers_elsewhere},
-		{"Every object has bits of its own, in its span's state", test_every_object_has_bits_of_its_own},
+		{"Every object has bits of its own, in its span's state",
+		 test_every_object_has_bits_of_its_own},
 		{"A tag alone does not make an object freed", test_a_tag_alone_is_no_object},
 		{"An object has the size of its class, or of its span", test_sizes_of_objects},
-		{"A tiny object reaches to the next one, or to what is handed out", test_sizes_of_tiny_objects},
+		{"A tiny object reaches to the next one, or to what is handed out",
+		 test_sizes_of_tiny_objects},
 		{"The mask of a unit has a bit for each slot", test_masks_of_units},
 		CU_TEST_INFO_NULL,
 	};

@@ -12,9 +12,9 @@
 /* Threads. */
 enum { A = 2, B = 3, C = 4 };
 
-static const struct tgs_tag_format format = {
-	.slot_shift = TGS_REMOTE_SLOT_SHIFT, .seq_bits = TGS_REMOTE_SEQ_BITS, .kind = TGS_STEP_FREE
-};
+static const struct tgs_tag_format format = {.slot_shift = TGS_REMOTE_SLOT_SHIFT,
+					     .seq_bits = TGS_REMOTE_SEQ_BITS,
+					     .kind = TGS_STEP_FREE};
 
 static _Atomic uint64_t *word;
 
@@ -250,19 +250,26 @@ int main(void)
 	CU_TestInfo steps[] = {
 		{"A step that is only noted did not take place", test_noted_but_not_done},
 		{"A step took place if the word still has its tag", test_done_and_still_there},
-		{"A step that was overwritten took place, as its overwriter has told", test_done_and_overwritten_with_help},
-		{"Nobody is told of what is not his step of now", test_help_is_only_for_who_needs_it},
-		{"A word with no tag, or a tag that is nobody's, is overwritten as it is", test_words_without_a_helpful_tag},
-		{"A late helper does not lower the mark", test_a_late_helper_does_not_lower_the_mark},
-		{"A number whose tag stands in the word is skipped", test_a_number_that_stands_in_the_word_is_skipped},
-		{"The mark has the whole number, not what of it fits the tag", test_numbers_do_not_wrap},
+		{"A step that was overwritten took place, as its overwriter has told",
+		 test_done_and_overwritten_with_help},
+		{"Nobody is told of what is not his step of now",
+		 test_help_is_only_for_who_needs_it},
+		{"A word with no tag, or a tag that is nobody's, is overwritten as it is",
+		 test_words_without_a_helpful_tag},
+		{"A late helper does not lower the mark",
+		 test_a_late_helper_does_not_lower_the_mark},
+		{"A number whose tag stands in the word is skipped",
+		 test_a_number_that_stands_in_the_word_is_skipped},
+		{"The mark has the whole number, not what of it fits the tag",
+		 test_numbers_do_not_wrap},
 		{"Tags of different threads and steps differ", test_tags_are_apart},
 		CU_TEST_INFO_NULL,
 	};
 	CU_TestInfo links[] = {
 		{"A link is swung, and who swung it before is told", test_a_link_is_swung},
 		{"A link that leads elsewhere is not swung", test_a_link_that_leads_elsewhere},
-		{"A thread swings links for longer than its tag can count", test_links_count_beyond_their_tag},
+		{"A thread swings links for longer than its tag can count",
+		 test_links_count_beyond_their_tag},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

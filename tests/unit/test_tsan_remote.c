@@ -23,7 +23,8 @@
 enum { N_OWNERS = 2, N_FREERS = 3, N_SPANS = 4, QUEUE = 1024, MAX_OBJECTS = 8192 };
 enum { FIRST_OWNER = 2, FIRST_FREER = FIRST_OWNER + N_OWNERS };
 
-static const struct tgs_tag_format free_format = {TGS_REMOTE_SLOT_SHIFT, TGS_REMOTE_SEQ_BITS, TGS_STEP_FREE};
+static const struct tgs_tag_format free_format = {TGS_REMOTE_SLOT_SHIFT, TGS_REMOTE_SEQ_BITS,
+						  TGS_STEP_FREE};
 
 /* From one owner to one freer's place, whoever works there at the time. */
 struct queue {
@@ -35,7 +36,7 @@ struct queue {
 struct owner {
 	unsigned number, slot;
 	uint64_t n_to_do;
-	uint64_t n_out, n_back;            /* objects handed out, and harvested */
+	uint64_t n_out, n_back; /* objects handed out, and harvested */
 	struct tgs_span spans[N_SPANS];
 	uint8_t out[N_SPANS][MAX_OBJECTS]; /* handed out and not back */
 	unsigned next[N_SPANS];
@@ -44,17 +45,18 @@ struct owner {
 struct freer {
 	unsigned number, slot;
 	uint64_t random;
-	unsigned n_left;                   /* frees until it dies; 0: lives until all is over */
+	unsigned n_left; /* frees until it dies; 0: lives until all is over */
 };
 
 static struct queue queues[N_OWNERS][N_FREERS];
 static struct owner owners[N_OWNERS];
-static _Atomic unsigned n_owners_left;   /* that still hand out */
+static _Atomic unsigned n_owners_left; /* that still hand out */
 static _Atomic uint64_t n_deaths;
 
 static uint8_t *address_of(const struct tgs_span *span, unsigned index)
 {
-	return tgs_page_address(tgt_heap, span->page) + (uint64_t)index * tgs_classes[span->class].size;
+	return tgs_page_address(tgt_heap, span->page) +
+	       (uint64_t)index * tgs_classes[span->class].size;
 }
 
 /* ---- owners ---- */
@@ -83,12 +85,15 @@ static bool hand_out(struct owner *owner, uint64_t *random)
 	if (owner->out[which][index])
 		return false;
 	*address_of(span, index) = (uint8_t)index;
-	atomic_store_explicit(taken, atomic_load_explicit(taken, memory_order_relaxed) | UINT64_C(1) << index % 64,
+	atomic_store_explicit(taken,
+			      atomic_load_explicit(taken, memory_order_relaxed) |
+				      UINT64_C(1) << index % 64,
 			      memory_order_release);
 	owner->out[which][index] = 1;
 	if (!offer(queue, span->page << 16 | index)) {
 		atomic_store_explicit(taken,
-				      atomic_load_explicit(taken, memory_order_relaxed) & ~(UINT64_C(1) << index % 64),
+				      atomic_load_explicit(taken, memory_order_relaxed) &
+					      ~(UINT64_C(1) << index % 64),
 				      memory_order_relaxed);
 		owner->out[which][index] = 0;
 		return false;
@@ -116,18 +121,21 @@ static void harvest_hinted(struct owner *owner)
 	unsigned i, which, unit;
 
 	for (i = 0; i < TGS_DIRTY_BITS / 64; i++) {
-		uint64_t dirty = atomic_exchange_explicit(&tgt_heap->slots[owner->slot].dirty[i], 0, memory_order_seq_cst);
+		uint64_t dirty = atomic_exchange_explicit(&tgt_heap->slots[owner->slot].dirty[i], 0,
+							  memory_order_seq_cst);
 
 		for (which = 0; which < N_SPANS; which++) {
 			const struct tgs_span *span = &owner->spans[which];
 			struct tgs_harvest found = {0};
 
-			if (span->page % TGS_DIRTY_BITS / 64 != i || !(dirty >> span->page % 64 & 1))
+			if (span->page % TGS_DIRTY_BITS / 64 != i ||
+			    !(dirty >> span->page % 64 & 1))
 				continue;
 			for (unit = 0; unit < tgs_span_units(span->n_slots); unit++)
 				come_back(owner, which, unit,
-					  tgs_remote_harvest(tgt_heap, tgs_classes[span->class].kind, span->page, unit,
-							     &found));
+					  tgs_remote_harvest(tgt_heap,
+							     tgs_classes[span->class].kind,
+							     span->page, unit, &found));
 			TGT_EXPECT(found.n_twice == 0);
 		}
 	}
@@ -173,7 +181,8 @@ static void hold_back(struct freer *freer, uint64_t item)
 		TGT_EXPECT(tgs_pending_apply(tgt_heap, freer->slot, pending) == 0);
 	if (pending->mask == 0)
 		atomic_store_explicit(&pending->word, ref, memory_order_relaxed);
-	atomic_store_explicit(&pending->mask, pending->mask | UINT32_C(1) << index % 32, memory_order_release);
+	atomic_store_explicit(&pending->mask, pending->mask | UINT32_C(1) << index % 32,
+			      memory_order_release);
 }
 
 static bool take(unsigned number, uint64_t *ret, uint64_t random)
@@ -204,13 +213,16 @@ static void die(struct freer *freer)
 		case 0:
 			break;
 		case 1:
-			tgs_step_begin(tgt_heap, freer->slot, &free_format, word, pending->mask, 0, 0);
+			tgs_step_begin(tgt_heap, freer->slot, &free_format, word, pending->mask, 0,
+				       0);
 			break;
 		case 2:
-			TGT_EXPECT(tgs_remote_free(tgt_heap, freer->slot, word, pending->mask) == 0);
+			TGT_EXPECT(tgs_remote_free(tgt_heap, freer->slot, word, pending->mask) ==
+				   0);
 			break;
 		case 3:
-			TGT_EXPECT(tgs_remote_free(tgt_heap, freer->slot, word, pending->mask) == 0);
+			TGT_EXPECT(tgs_remote_free(tgt_heap, freer->slot, word, pending->mask) ==
+				   0);
 			atomic_store_explicit(&pending->mask, 0, memory_order_release);
 			break;
 		}
@@ -242,11 +254,14 @@ static void *free_objects(void *arg)
 			hold_back(freer, item);
 		over = atomic_load(&n_owners_left) == 0 || tgt_failed_expectations() != 0;
 		for (i = 0; i < TGS_PENDING_FREES; i++)
-			TGT_EXPECT(tgs_pending_apply(tgt_heap, freer->slot, &tgt_heap->slots[freer->slot].pending[i]) == 0);
+			TGT_EXPECT(tgs_pending_apply(tgt_heap, freer->slot,
+						     &tgt_heap->slots[freer->slot].pending[i]) ==
+				   0);
 		sched_yield();
 	}
 	for (i = 0; i < TGS_PENDING_FREES; i++)
-		TGT_EXPECT(tgs_pending_apply(tgt_heap, freer->slot, &tgt_heap->slots[freer->slot].pending[i]) == 0);
+		TGT_EXPECT(tgs_pending_apply(tgt_heap, freer->slot,
+					     &tgt_heap->slots[freer->slot].pending[i]) == 0);
 	return NULL;
 }
 
@@ -305,7 +320,8 @@ static void test_each_object_comes_back_once(void)
 	for (i = 0; i < N_OWNERS; i++)
 		CU_ASSERT_EQUAL_FATAL(pthread_create(&own_threads[i], NULL, own, &owners[i]), 0);
 	for (i = 0; i < N_FREERS; i++)
-		CU_ASSERT_EQUAL_FATAL(pthread_create(&places[i], NULL, succession, (void *)(uintptr_t)i), 0);
+		CU_ASSERT_EQUAL_FATAL(
+			pthread_create(&places[i], NULL, succession, (void *)(uintptr_t)i), 0);
 	for (i = 0; i < N_FREERS; i++)
 		pthread_join(places[i], NULL);
 	for (i = 0; i < N_OWNERS; i++)
@@ -328,8 +344,8 @@ static _Atomic uint64_t counted[N_LINKS];
 
 static struct tgs_tag_format link_format(void)
 {
-	return (struct tgs_tag_format){tgt_heap->geometry.link_offset_bits, tgt_heap->geometry.link_seq_bits,
-				       TGS_STEP_SWAP};
+	return (struct tgs_tag_format){tgt_heap->geometry.link_offset_bits,
+				       tgt_heap->geometry.link_seq_bits, TGS_STEP_SWAP};
 }
 
 static _Atomic uint64_t *link_at(unsigned which)
@@ -375,10 +391,12 @@ static void *swing_and_recover(void *arg)
 		pthread_t thread;
 		void *which;
 
-		TGT_REQUIRE(pthread_create(&thread, NULL, swing, (void *)(uintptr_t)(generation << 8 | self)) == 0);
+		TGT_REQUIRE(pthread_create(&thread, NULL, swing,
+					   (void *)(uintptr_t)(generation << 8 | self)) == 0);
 		pthread_join(thread, &which);
 		if (tgt_heap->slots[self].step.word != 0 &&
-		    tgs_step_took_place(tgt_heap, self, &format, link_at((unsigned)(uintptr_t)which)))
+		    tgs_step_took_place(tgt_heap, self, &format,
+					link_at((unsigned)(uintptr_t)which)))
 			atomic_fetch_add(&counted[(uintptr_t)which], 1);
 		tgs_step_done(&tgt_heap->slots[self]);
 	}
@@ -393,7 +411,8 @@ static void test_each_swing_is_counted_once(void)
 	for (i = 0; i < N_SWINGERS; i++)
 		tgt_open_slot(FIRST_OWNER + (unsigned)i);
 	for (i = 0; i < N_SWINGERS; i++)
-		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, swing_and_recover, (void *)i), 0);
+		CU_ASSERT_EQUAL_FATAL(
+			pthread_create(&threads[i], NULL, swing_and_recover, (void *)i), 0);
 	for (i = 0; i < N_SWINGERS; i++)
 		pthread_join(threads[i], NULL);
 	for (i = 0; i < N_LINKS; i++) {
@@ -406,7 +425,8 @@ static void test_each_swing_is_counted_once(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"Each object comes back exactly once, though freers die", test_each_object_comes_back_once},
+		{"Each object comes back exactly once, though freers die",
+		 test_each_object_comes_back_once},
 		{"Each swing of a link is known to its recoverer", test_each_swing_is_counted_once},
 		CU_TEST_INFO_NULL,
 	};
