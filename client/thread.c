@@ -1,8 +1,7 @@
 /* thread.c - a thread's cache from its first call to its end.
  *
  * When a thread ends, its cache gives back what is empty and is then kept, slot and partly used spans and all, for the
- * next thread that comes: threads come and go without a message to the daemon, and objects stay in spans that their own
- * process holds.
+ * next thread that comes: no slot is opened and closed with each, and objects stay in spans that their own process holds.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -119,6 +119,14 @@ static void free_set(struct set *set)
 	free(set);
 }
 
+/* The compiler would leave a plain free(malloc(1)) out. */
+static void touch_heap(void)
+{
+	void *volatile p = malloc(100);
+
+	free(p);
+}
+
 /* Two pipes: each side says when it is done with its part. */
 static int to_child[2], to_parent[2];
 
@@ -264,7 +272,7 @@ static void outlives_parent(void)
 
 	unsetenv("LD_PRELOAD"); /* tgctl is no client */
 	open_pipes();
-	free(malloc(1));
+	touch_heap();
 	middle = fork();
 	if (middle == 0) {
 		set = make_set(1);
@@ -506,7 +514,7 @@ static void leaves_threads_alone(void)
 static void executes(void)
 {
 	open_pipes();
-	free(malloc(100));
+	touch_heap();
 	if (fork() == 0) {
 		char c;
 
@@ -525,7 +533,7 @@ static void executed(void)
 	char line[512];
 	bool found = false;
 
-	free(malloc(100));
+	touch_heap();
 	maps = fopen("/proc/self/maps", "r");
 	while (maps && fgets(line, sizeof(line), maps))
 		found = found || strstr(line, "memfd:tg-heap");
