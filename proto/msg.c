@@ -40,6 +40,7 @@ static const struct limit limits[] = {
 	{&tgd__hello_reply__descriptor, "program", 0, TGP_PROGRAM_MAX},
 	{&tgd__attach_reply__descriptor, "heap_uuid", TGP_UUID_SIZE, TGP_UUID_SIZE},
 	{&tgd__spans_reply__descriptor, "spans", 1, TGP_SPANS_MAX},
+	{&tgd__holdings_reply__descriptor, "pages", 0, TGP_SPANS_MAX},
 	{&tgd__status__descriptor, "heap", 0, TGP_NAME_MAX},
 	{&tgd__client__descriptor, "name", 0, TGP_NAME_MAX},
 	{&tgd__clients__descriptor, "clients", 0, TGP_ROWS_MAX},

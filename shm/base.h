@@ -1,4 +1,5 @@
-/* base.h - the few helpers that every folder uses: rounding, limits, ownership by cleanup attribute.  100 lines at most. */
+/* base.h - the few helpers that every folder uses: rounding, limits, ownership by cleanup attribute, crash points.  100
+ * lines at most. */
 #pragma once
 
 #include <stddef.h>
@@ -53,3 +54,9 @@ static inline void tgs_free_ptr(void *ptr)
 /* What only the current function holds is let go when it returns. */
 #define TGS_CLOSE __attribute__((cleanup(tgs_close_fd)))
 #define TGS_FREE  __attribute__((cleanup(tgs_free_ptr)))
+
+/* Marks a plain store to shared memory: a place where the process may be killed with half of its change done.  The crash
+ * tests (tests/crash) make something of it, and of each atomic operation; elsewhere it is nothing. */
+#ifndef TGS_POINT
+#define TGS_POINT() ((void)0)
+#endif

@@ -125,6 +125,10 @@ struct tgs_map_header {
 		trim_epoch; /* W: daemon   R: clients (slow paths)   relaxed; raised: give back what you hoard */
 	_Atomic uint64_t
 		n_roots; /* W: daemon   R: all    relaxed; root entries ever used: look-ups stop there */
+	_Atomic uint64_t
+		recovered; /* W: daemon   R: daemon   relaxed; dead clients settled since the files were made */
+	_Atomic uint64_t
+		scavenged_bytes; /* W: daemon   R: daemon   relaxed; given back to the kernel, likewise */
 };
 
 /* A root.  Its slot in the table is found by trying all entries in use: there are few, and look-ups are rare.
@@ -145,6 +149,9 @@ enum tgs_client_state {
 	TGS_CLIENT_DEAD, /* its process has ended; what it held is being settled */
 };
 
+/* It ended by saying so: settled like the dead, but not counted as recovered. */
+#define TGS_CLIENT_DETACHED 2u
+
 /* What the next daemon must know of a client, were this one to die. */
 struct tgs_client {
 	_Atomic uint32_t state; /* W: daemon (release, after the rest)   R: daemon */
@@ -153,7 +160,7 @@ struct tgs_client {
 		start_time; /* W: daemon   R: daemon; clock ticks after boot: with pid names a process for good */
 	uint32_t uid;        /* W: daemon   R: daemon */
 	uint32_t gid;        /* W: daemon   R: daemon */
-	uint32_t flags;      /* W: daemon   R: daemon; TG_RECLAIM */
+	uint32_t flags;      /* W: daemon   R: daemon; TG_RECLAIM, TGS_CLIENT_DETACHED */
 	uint32_t generation; /* W: daemon   R: daemon; client id = index | generation above it */
 	char name[TGS_HEAP_NAME_SIZE]; /* W: daemon   R: daemon */
 	uint64_t reserved[4];
@@ -163,8 +170,10 @@ struct tgs_client {
 struct tgs_slot_owner {
 	_Atomic uint32_t
 		client; /* W: daemon (release)   R: all (relaxed, to name an owner); index + 1, 0: free */
-	uint32_t reserved;
+	uint32_t flags; /* W: daemon, before `client`   R: daemon; TGS_SLOT_IS_CLOSET */
 };
+
+#define TGS_SLOT_IS_CLOSET 1u
 
 /* ---- heap file ---- */
 
