@@ -76,9 +76,10 @@ TG_API void *tg_malloc(size_t size)
 	return tgc_large_alloc(size, 1, NULL);
 }
 
-/* Frees slot `index` of a span of ours. */
+/* Frees a slot of a span of ours.  `noted`: the place of the thread's buffer in which this free stands, to be struck off
+ * once the slot is free and before anybody can reuse it; NULL: in none. */
 static inline bool free_own(struct tgc_cache *cache, const uint8_t *p, uint64_t page,
-			    unsigned class)
+			    unsigned class, struct tgs_pending *noted)
 {
 	const struct tgs_class *info = &tgs_classes[class];
 	uint64_t offset = (uint64_t)(p - tgs_page_address(&tgc_heap, page));
@@ -95,9 +96,13 @@ static inline bool free_own(struct tgc_cache *cache, const uint8_t *p, uint64_t 
 	if (TGS_UNLIKELY(!(taken & bit) || (remote >> (index % 32) & 1) ||
 			 (uint64_t)index * info->size != offset))
 		return false;
-	if (TGS_UNLIKELY(atomic_load_explicit(&unit->published, memory_order_relaxed) & bit))
+	if (TGS_UNLIKELY(atomic_load_explicit(&unit->published, memory_order_relaxed) & bit)) {
+		tgc_links_end(page, p, info->size);
 		atomic_fetch_and_explicit(&unit->published, ~bit, memory_order_relaxed);
+	}
 	atomic_store_explicit(&unit->taken, taken & ~bit, memory_order_relaxed);
+	if (noted)
+		tgc_foreign_strike(noted, index);
 	if (TGS_LIKELY(bin->taken == &unit->taken)) {
 		bin->free |= bit;
 		bin->zero &= ~bit;
@@ -105,6 +110,20 @@ static inline bool free_own(struct tgc_cache *cache, const uint8_t *p, uint64_t 
 		tgc_span_freed(cache, tgc_span_record(page), number, bit);
 	}
 	return true;
+}
+
+void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
+		    struct tgs_pending *pending)
+{
+	uint64_t page = object->span.page;
+	unsigned class = object->span.class;
+	uint8_t *p =
+		tgs_page_address(&tgc_heap, page) + (size_t)object->index * tgs_classes[class].size;
+
+	if (class == TGS_CLASS_TINY)
+		tgc_tiny_free(cache, p, page, pending);
+	else
+		(void)free_own(cache, p, page, class, pending);
 }
 
 TG_API void tg_free(void *object)
@@ -128,10 +147,10 @@ TG_API void tg_free(void *object)
 	class = tgs_entry_class(entry);
 	page -= tgs_entry_delta(entry);
 	if (TGS_LIKELY(class - 1 < TGS_CLASSES - 1)) {
-		if (TGS_UNLIKELY(!free_own(cache, object, page, class)))
+		if (TGS_UNLIKELY(!free_own(cache, object, page, class, NULL)))
 			tgc_report(TGC_DOUBLE_FREE, object);
 	} else if (class == TGS_CLASS_TINY) {
-		tgc_tiny_free(cache, object, page);
+		tgc_tiny_free(cache, object, page, NULL);
 	} else {
 		/* An entry of zero looks like ours to a thread that has no slot: a page of no span. */
 		tgc_foreign_free(object);

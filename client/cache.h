@@ -167,7 +167,8 @@ static inline unsigned tgc_tiny_align_mask(size_t size)
 }
 
 void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
-void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page);
+/* `noted`: as for small objects, see alloc.c; or NULL. */
+void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted);
 void tgc_tiny_unload(struct tgc_cache *cache);
 /* Others freed these bytes of a unit. */
 void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed);
@@ -185,8 +186,32 @@ void tgc_large_count(struct tg_stats *stats);
 
 /* foreign.c */
 void tgc_foreign_free(void *p);
+/* The place of the buffer for a free of this object, with nothing else in it. */
+struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object);
+/* Puts the free there: done, as far as a recoverer is concerned. */
+void tgc_foreign_note(struct tgs_pending *pending, const struct tgs_object *object);
+/* Strikes the free of slot `index` off again: the slot is free, and nobody can have reused it yet. */
+static inline void tgc_foreign_strike(struct tgs_pending *pending, uint32_t index)
+{
+	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
+
+	atomic_store_explicit(&pending->mask, mask & ~(UINT32_C(1) << index % 32),
+			      memory_order_release);
+}
+/* The object's free stands in the buffer; what follows. */
+void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
+		       const struct tgs_object *object);
 void tgc_foreign_flush(struct tgc_cache *cache);
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
+
+/* swap.c */
+/* Before the free of a published object in the span at `page`: if links may lie in it, those who swing them are told. */
+TGS_COLD void tgc_links_end(uint64_t page, const void *p, size_t bytes);
+
+/* alloc.c */
+/* Frees an object of the cache's own spans (no large one) whose free stands in its buffer, and strikes it off there. */
+void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
+		    struct tgs_pending *pending);
 
 /* thread.c */
 /* A cache with a slot of its own, for no thread in particular.  NULL with errno.  `reuse`: an empty one to be used. */

@@ -59,33 +59,67 @@ static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 							    tgs_classes[span.class].size);
 }
 
-/* Buffers the free of a live object. */
-static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
+static _Atomic uint64_t *word_of(const struct tgs_object *object)
 {
-	const struct tgs_class *info = &tgs_classes[object->span.class];
-	_Atomic uint64_t *word = tgs_remote_word(&tgc_heap, info->kind, object->span.page,
-						 object->unit, object->index / 32 % 2);
-	uint64_t ref = tgs_ref_of(&tgc_heap, word);
+	return tgs_remote_word(&tgc_heap, tgs_classes[object->span.class].kind, object->span.page,
+			       object->unit, object->index / 32 % 2);
+}
+
+struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object)
+{
+	uint64_t ref = tgs_ref_of(&tgc_heap, word_of(object));
 	struct tgs_pending *pending = place_of(cache, ref);
-	uint32_t bit = UINT32_C(1) << object->index % 32;
 	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
 
 	if (mask != 0 && atomic_load_explicit(&pending->word, memory_order_relaxed) != ref) {
 		apply(cache, pending);
 		mask = 0;
 	}
-	if (TGS_UNLIKELY(mask & bit)) {
+	if (mask == 0)
+		atomic_store_explicit(&pending->word, ref, memory_order_relaxed);
+	return pending;
+}
+
+void tgc_foreign_note(struct tgs_pending *pending, const struct tgs_object *object)
+{
+	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
+
+	atomic_store_explicit(&pending->mask, mask | UINT32_C(1) << object->index % 32,
+			      memory_order_release);
+}
+
+/* Big objects are not held back. */
+void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
+		       const struct tgs_object *object)
+{
+	tgc_count(&cache->foreign_frees, 1);
+	if (object->span.class == 0 || tgs_classes[object->span.class].size > HOLD_BACK_MAX)
+		apply(cache, pending);
+}
+
+static bool is_published(const struct tgs_object *object)
+{
+	return atomic_load_explicit(tgs_published_word(&tgc_heap,
+						       tgs_classes[object->span.class].kind,
+						       object->span.page, object->unit),
+				    memory_order_relaxed) &
+	       object->bit;
+}
+
+/* Buffers the free of a live object. */
+static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
+{
+	struct tgs_pending *pending = tgc_foreign_reserve(cache, object);
+	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
+
+	if (TGS_UNLIKELY(mask >> object->index % 32 & 1)) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
-	if (mask == 0)
-		atomic_store_explicit(&pending->word, ref, memory_order_relaxed);
-	atomic_store_explicit(&pending->mask, mask | bit, memory_order_release);
-	atomic_store_explicit(&cache->foreign_frees,
-			      atomic_load_explicit(&cache->foreign_frees, memory_order_relaxed) + 1,
-			      memory_order_relaxed);
-	if (object->span.class == 0 || info->size > HOLD_BACK_MAX)
-		apply(cache, pending);
+	if (is_published(object))
+		tgc_links_end(object->span.page, p, tgs_object_size(&tgc_heap, object));
+	tgc_foreign_note(pending, object);
+	tgc_foreign_noted(cache, pending, object);
 }
 
 void tgc_foreign_free(void *p)

@@ -1,8 +1,15 @@
-/* swap.c - tg_link_get and tg_swap: a compare-and-swap of a pointer in the heap, with which ownership moves.
+/* swap.c - tg_link_get, tg_swap and their exact forms: a compare-and-swap of a pointer in the heap, with which ownership
+ * moves.
  *
  * TG_GIVE: the object is published before the swap and, if the swap fails, is private again; so no other process ever
  * finds it through the link while it still is its maker's.  TG_RETIRE: the object is freed after the swap, which has taken
- * it out of everybody's reach.  The step is noted in the slot until both are done (shm/step.h).
+ * it out of everybody's reach: the free is put into the thread's buffer (in which a place was made before), and from then
+ * on it is a free like others.  All of this lies between the note of the step and its end (shm/link.h), so wherever the
+ * thread is killed, shm/settle.c does the rest, or undoes all.
+ *
+ * What the recoverer goes by is the link's word, so that must not become other memory before: an object in which a link of
+ * somebody else is swung is published (it is shared, so this is only saying so), and frees of published objects in spans
+ * with links first tell those who swing there (tgc_links_end).
  */
 #include "client/tg.h"
 
@@ -12,11 +19,40 @@
 #include "shm/link.h"
 #include "shm/step.h"
 
+/* A swap as the caller wants it. */
+struct swap {
+	_Atomic uint64_t *link;
+	bool exact; /* `seen` counts, else what the link leads to */
+	uint64_t seen;
+	uint64_t expected, desired; /* refs */
+	uint64_t what;              /* TGS_SWAP_* */
+	struct tgs_object given, retired;
+};
+
+_Static_assert(TG_GIVE == TGS_SWAP_GIVE && TG_RETIRE == TGS_SWAP_RETIRE, "said twice");
+
+static uint64_t ref_or_0(const void *p)
+{
+	return p ? tgs_ref_of(&tgc_heap, p) : 0;
+}
+
+static void *object_or_null(uint64_t ref)
+{
+	return ref ? tgc_heap.base + ref : NULL;
+}
+
 TG_API void *tg_link_get(const tg_link *link)
 {
-	uint64_t ref = tgs_link_get(&tgc_heap, &link->word);
+	return object_or_null(tgs_link_get(&tgc_heap, &link->word));
+}
 
-	return ref ? tgc_heap.base + ref : NULL;
+TG_API uint64_t tg_link_look(const tg_link *link, void **ret_object)
+{
+	uint64_t word = atomic_load_explicit(&link->word, memory_order_acquire);
+
+	if (ret_object)
+		*ret_object = object_or_null(tgs_link_target(&tgc_heap, word));
+	return word;
 }
 
 static bool in_heap(const void *p, size_t bytes)
@@ -38,67 +74,171 @@ static _Atomic uint64_t *published_word(const struct tgs_object *object)
 				  object->span.page, object->unit);
 }
 
-/* Objects in whose memory links are swung are told apart: the reuse of such memory is the recoverer's concern. */
-static void note_links(const void *link)
+static void publish(const struct tgs_object *object)
 {
-	uint64_t page = (uint64_t)((const uint8_t *)link - tgc_heap.data) >> TGS_PAGE_SHIFT;
-	struct tgs_span span;
-	_Atomic uint64_t *flags;
+	_Atomic uint64_t *word = published_word(object);
 
-	/* Inner pages of a large object have no entry: its first page is the next one down that has. */
-	while (!tgs_span_at(&tgc_heap, page, &span)) {
-		if (page-- == 0)
-			return;
-	}
-	flags = &tgc_heap.records[span.page].flags;
-	if (!(atomic_load_explicit(flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS))
-		atomic_fetch_or_explicit(flags, TGS_RECORD_HAS_LINKS, memory_order_relaxed);
+	if (!(atomic_load_explicit(word, memory_order_acquire) & object->bit))
+		atomic_fetch_or_explicit(word, object->bit, memory_order_acq_rel);
 }
 
-static bool arguments_ok(const tg_link *link, const void *expected, const void *desired,
-			 unsigned flags)
+/* The object in which the link lies: its span is marked, and if it is another thread's it is published. */
+static void note_container(const struct tgc_cache *cache, const struct swap *swap)
+{
+	_Atomic uint64_t *flags;
+	struct tgs_object container;
+
+	if (swap->what == 0 ||
+	    !tgs_object_around(&tgc_heap, tgs_ref_of(&tgc_heap, swap->link), &container))
+		return;
+	flags = &tgc_heap.records[container.span.page].flags;
+	if (!(atomic_load_explicit(flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS))
+		atomic_fetch_or_explicit(flags, TGS_RECORD_HAS_LINKS, memory_order_relaxed);
+	if (container.span.owner != cache->slot_id)
+		publish(&container);
+}
+
+void tgc_links_end(uint64_t page, const void *p, size_t bytes)
+{
+	if (atomic_load_explicit(&tgc_heap.records[page].flags, memory_order_relaxed) &
+	    TGS_RECORD_HAS_LINKS)
+		tgs_link_help_inside(&tgc_heap, tgs_ref_of(&tgc_heap, p), bytes);
+}
+
+static bool link_ok(const tg_link *link, const void *desired, unsigned flags)
 {
 	if (flags & ~(unsigned)(TG_GIVE | TG_RETIRE) || ((uintptr_t)link & 7) != 0) {
 		errno = EINVAL;
 		return false;
 	}
-	if (!in_heap(link, sizeof(*link)) || (expected && !in_heap(expected, 1)) ||
-	    (desired && !in_heap(desired, 1))) {
+	if (!in_heap(link, sizeof(*link)) || (desired && !in_heap(desired, 1))) {
 		errno = EFAULT;
 		return false;
 	}
 	return true;
 }
 
-TG_API bool tg_swap(tg_link *link, const void *expected, void *desired, unsigned flags)
+/* Does the link still say what the caller has seen? */
+static bool still(const struct swap *swap)
 {
-	struct tgs_object given, retired;
-	struct tgc_cache *cache;
-	bool made_public = false, swung;
+	uint64_t word = atomic_load_explicit(swap->link, memory_order_acquire);
 
-	cache = tgc_cache_get();
-	if (!cache || !arguments_ok(link, expected, desired, flags))
-		return false;
-	if (((flags & TG_GIVE) && desired && !live(desired, &given)) ||
-	    ((flags & TG_RETIRE) && expected && tg_link_get(link) == expected &&
-	     !live(expected, &retired))) {
+	return swap->exact ? word == swap->seen
+			   : tgs_link_target(&tgc_heap, word) == swap->expected;
+}
+
+/* Looks the objects up that are to change hands.  False with errno: they cannot, or the link leads elsewhere. */
+static bool prepare(struct swap *swap)
+{
+	errno = 0;
+	if ((swap->what & TGS_SWAP_GIVE) && swap->desired == 0)
+		swap->what &= ~TGS_SWAP_GIVE;
+	if ((swap->what & TGS_SWAP_RETIRE) && swap->expected == 0)
+		swap->what &= ~TGS_SWAP_RETIRE;
+	if ((swap->what & TGS_SWAP_GIVE) && !live(object_or_null(swap->desired), &swap->given)) {
 		errno = EFAULT;
 		return false;
 	}
-	note_links(link);
-	if ((flags & TG_GIVE) && desired)
-		made_public = !(atomic_fetch_or_explicit(published_word(&given), given.bit,
-							 memory_order_acq_rel) &
-				given.bit);
-	swung = tgs_link_swap(&tgc_heap, cache->slot_id, &link->word,
-			      expected ? tgs_ref_of(&tgc_heap, expected) : 0,
-			      desired ? tgs_ref_of(&tgc_heap, desired) : 0, flags);
-	if (!swung && made_public)
-		atomic_fetch_and_explicit(published_word(&given), ~given.bit, memory_order_acq_rel);
-	/* The free may be a step of its own and then takes the note's place: what is lost in between is the recoverer's. */
-	if (swung && (flags & TG_RETIRE) && expected)
-		tg_free((void *)(uintptr_t)expected);
+	if (!still(swap))
+		return false;
+	if ((swap->what & TGS_SWAP_RETIRE) &&
+	    !live(object_or_null(swap->expected), &swap->retired)) {
+		/* Retired by somebody else since: then the link has changed. */
+		if (still(swap))
+			errno = EFAULT;
+		return false;
+	}
+	if ((swap->what & TGS_SWAP_GIVE) &&
+	    !(atomic_load_explicit(published_word(&swap->given), memory_order_acquire) &
+	      swap->given.bit))
+		swap->what |= TGS_SWAP_PRIVATE;
+	return true;
+}
+
+/* The retired object is free for all others from the moment that its free stands in the buffer; then the step is over. */
+static void retire(struct tgc_cache *cache, const struct swap *swap, struct tgs_pending *pending)
+{
+	const struct tgs_object *object = &swap->retired;
+
+	tgc_links_end(object->span.page, object_or_null(swap->expected),
+		      tgs_object_size(&tgc_heap, object));
+	tgc_foreign_note(pending, object);
 	tgs_step_done(cache->slot);
+	if (object->span.owner == cache->slot_id)
+		tgc_free_noted(cache, object, pending);
+	else
+		tgc_foreign_noted(cache, pending, object);
+}
+
+static bool swap_noted(struct tgc_cache *cache, struct swap *swap)
+{
+	struct tgs_pending *pending = NULL;
+	unsigned self = cache->slot_id;
+	uint64_t seq;
+	bool swung;
+
+	if (swap->what & TGS_SWAP_RETIRE)
+		pending = tgc_foreign_reserve(cache, &swap->retired);
+	seq = tgs_link_begin(&tgc_heap, self, swap->link, swap->what, swap->expected,
+			     swap->desired);
+	if (swap->what & TGS_SWAP_GIVE)
+		publish(&swap->given);
+	swung = swap->exact ? tgs_link_swing_seen(&tgc_heap, self, seq, swap->link, swap->seen,
+						  swap->desired)
+			    : tgs_link_swing(&tgc_heap, self, seq, swap->link, swap->expected,
+					     swap->desired);
+	if (!swung && (swap->what & TGS_SWAP_PRIVATE))
+		atomic_fetch_and_explicit(published_word(&swap->given), ~swap->given.bit,
+					  memory_order_acq_rel);
+	if (swung && pending)
+		retire(cache, swap, pending);
+	else
+		tgs_step_done(cache->slot);
+	return swung;
+}
+
+static bool swap_or_not(struct swap *swap)
+{
+	struct tgc_cache *cache = tgc_cache_get();
+	bool swung;
+
+	if (!cache || !prepare(swap))
+		return false;
+	note_container(cache, swap);
+	swung = swap_noted(cache, swap);
+	tgc_cache_return_late();
 	errno = 0;
 	return swung;
+}
+
+TG_API bool tg_swap(tg_link *link, const void *expected, void *desired, unsigned flags)
+{
+	struct swap swap;
+
+	if (!tgc_enter() || !link_ok(link, desired, flags))
+		return false;
+	if (expected && !in_heap(expected, 1)) {
+		errno = EFAULT;
+		return false;
+	}
+	swap = (struct swap){.link = &link->word,
+			     .expected = ref_or_0(expected),
+			     .desired = ref_or_0(desired),
+			     .what = flags};
+	return swap_or_not(&swap);
+}
+
+TG_API bool tg_swap_seen(tg_link *link, uint64_t seen, void *desired, unsigned flags)
+{
+	struct swap swap;
+
+	if (!tgc_enter() || !link_ok(link, desired, flags))
+		return false;
+	swap = (struct swap){.link = &link->word,
+			     .exact = true,
+			     .seen = seen,
+			     .expected = tgs_link_target(&tgc_heap, seen),
+			     .desired = ref_or_0(desired),
+			     .what = flags};
+	return swap_or_not(&swap);
 }

@@ -110,10 +110,19 @@ enum {
 	TG_RETIRE = 2, /* `expected` is freed at the instant of the swap */
 };
 
-/* If the link leads to `expected`, makes it lead to `desired`; says whether it did.  False with errno EINVAL (unknown
+/* The object that holds the link becomes published if another thread allocated it.
+ * If the link leads to `expected`, makes it lead to `desired`; says whether it did.  False with errno EINVAL (unknown
  * flags), EFAULT (link, or an object to give or retire, is not in the heap or not live), ENOTCONN; false with errno 0
  * when the link leads elsewhere. */
 TG_API bool tg_swap(tg_link *link, const void *expected, void *desired, unsigned flags);
+
+/* The same for structures in which an object that was retired may come back at the same address: tg_link_look returns the
+ * link's word, which no two swings leave equal (until one thread has made some thousands in between), and what it leads
+ * to; tg_swap_seen swaps only if the word still is that one.  Who reads an object that others may retire copies what it
+ * needs, then looks at the link again: the copy is good if the word is the same.  (Memory of the heap stays mapped; what
+ * is read of a freed object means nothing, but harms nobody.) */
+TG_API uint64_t tg_link_look(const tg_link *link, void **ret_object);
+TG_API bool tg_swap_seen(tg_link *link, uint64_t seen, void *desired, unsigned flags);
 
 /* Roots: names that lead to objects.  A name has 1 to 127 bytes.
  * tg_root_set publishes the object; NULL removes the root.  -ENAMETOOLONG, -EINVAL (empty name), -EFAULT (no live

@@ -98,7 +98,7 @@ void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
 	return block;
 }
 
-void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page)
+void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted)
 {
 	unsigned offset = (unsigned)((uint64_t)((uint8_t *)p - tgc_heap.data) % TGS_PAGE_SIZE);
 	unsigned unit = offset / 64, shift = offset % 64 & ~15u;
@@ -114,9 +114,13 @@ void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page)
 		return;
 	}
 	if (TGS_UNLIKELY(atomic_load_explicit(&more->unit[unit].published, memory_order_relaxed) &
-			 bit))
+			 bit)) {
+		tgc_links_end(page, p, 16 - offset % 16);
 		atomic_fetch_and_explicit(&more->unit[unit].published, ~bit, memory_order_relaxed);
+	}
 	atomic_store_explicit(word, taken & ~bit, memory_order_relaxed);
+	if (noted)
+		tgc_foreign_strike(noted, offset);
 	if (((taken & ~bit) >> shift & 0xffff) == 0)
 		block_freed(cache, tgs_page_address(&tgc_heap, page) + (offset & ~15u));
 }

@@ -19,6 +19,7 @@
 #include "daemon/heap-impl.h"
 #include "shm/base.h"
 #include "shm/remote.h"
+#include "shm/settle.h"
 #include "shm/span.h"
 
 /* Where a heap may lie in every process: far from where the kernel puts programs, libraries, heaps
@@ -340,7 +341,7 @@ int tgd_heap_close_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot
 	if (r < 0)
 		return r;
 	/* Nothing to do for a well-behaved client; another one loses no frees either. */
-	tgs_remote_settle_slot(&heap->view, slot);
+	tgs_settle_slot(&heap->view, slot);
 	while (tgd_lease_at(&heap->lease, heap->lease.slot[slot].head, &span))
 		tgd_central_put(&heap->central, &span, heap->holders.table[index].closet);
 	tgd_holders_close_slot(&heap->holders, slot);

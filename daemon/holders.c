@@ -40,6 +40,14 @@ static int back_slot(struct tgd_holders *holders, unsigned slot)
 				 sizeof(struct tgs_slot));
 }
 
+/* Whoever looks for steps in flight looks at so many slots. */
+static void tell_slots_used(const struct tgd_holders *holders)
+{
+	struct tgs_map_header *header = (struct tgs_map_header *)(uintptr_t)holders->view->map;
+
+	atomic_store_explicit(&header->n_slots, holders->slots_used, memory_order_release);
+}
+
 int tgd_holders_init(struct tgd_holders *holders, const struct tgs_heap *view,
 		     struct tgd_backing *backing)
 {
@@ -58,6 +66,7 @@ int tgd_holders_init(struct tgd_holders *holders, const struct tgs_heap *view,
 	}
 	atomic_store_explicit(&view->slots[TGS_SLOT_CENTRAL].in_use, 1, memory_order_relaxed);
 	holders->slots_used = TGS_SLOT_CENTRAL + 1;
+	tell_slots_used(holders);
 	return 0;
 }
 
@@ -211,8 +220,10 @@ int tgd_holders_open_slot(struct tgd_holders *holders, uint32_t index, unsigned 
 	r = back_slot(holders, slot);
 	if (r < 0)
 		return r;
-	if (slot == holders->slots_used)
+	if (slot == holders->slots_used) {
 		holders->slots_used++;
+		tell_slots_used(holders);
+	}
 
 	mine = &holders->slot[slot];
 	mine->client = index;

@@ -11,6 +11,7 @@
 
 #include "shm/base.h"
 #include "shm/remote.h"
+#include "shm/settle.h"
 
 /* Settling a slot: up to 64 frees applied. */
 #define SLOT_COST 8
@@ -57,7 +58,7 @@ static int collect_pending(const struct tgd_reclaim *reclaim, struct tgs_pending
 static unsigned settle_slots(struct tgd_reclaim *reclaim, unsigned budget)
 {
 	while (reclaim->slot != TGS_SLOT_NONE && budget > 0) {
-		tgs_remote_settle_slot(reclaim->central->view, reclaim->slot);
+		tgs_settle_slot(reclaim->central->view, reclaim->slot);
 		reclaim->slot = reclaim->holders->slot[reclaim->slot].next;
 		budget -= (unsigned)tgs_min(budget, SLOT_COST);
 	}

@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 1u
+#define TGS_LAYOUT_VERSION 2u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -126,6 +126,8 @@ struct tgs_map_header {
 	_Atomic uint64_t
 		n_roots; /* W: daemon   R: all    relaxed; root entries ever used: look-ups stop there */
 	_Atomic uint64_t
+		n_slots; /* W: daemon (release)   R: all (acquire); thread slots ever used are below */
+	_Atomic uint64_t
 		recovered; /* W: daemon   R: daemon   relaxed; dead clients settled since the files were made */
 	_Atomic uint64_t
 		scavenged_bytes; /* W: daemon   R: daemon   relaxed; given back to the kernel, likewise */
@@ -192,6 +194,11 @@ enum tgs_step_kind {
 };
 #define TGS_STEP_KIND_MASK UINT64_C(7)
 
+/* What a swap does beside swinging the link: TG_GIVE and TG_RETIRE of tg.h, and what follows from them. */
+#define TGS_SWAP_GIVE    UINT64_C(1)
+#define TGS_SWAP_RETIRE  UINT64_C(2)
+#define TGS_SWAP_PRIVATE UINT64_C(4) /* the object given was not published before: if it does not get in, it is not */
+
 /* The step that a thread has in flight (docs/design.md, "Detectable steps").  The owner writes the rest, then `word`
  * with release; the step takes place; then `word` becomes 0.  So whoever sees a step's tag in a shared word also sees
  * this record, or finds that the thread has moved on. */
@@ -200,7 +207,7 @@ struct tgs_step {
 		word; /* W: owner (release)   R: helpers, recoverer (acquire); offset of the word | kind; 0: none */
 	_Atomic uint64_t
 		seq; /* W: owner (relaxed)   R: helpers, recoverer; counts the thread's steps, never wraps */
-	_Atomic uint64_t arg; /* W: owner (relaxed)   R: recoverer; FREE: mask; SWAP: flags */
+	_Atomic uint64_t arg; /* W: owner (relaxed)   R: recoverer; FREE: mask; SWAP: TGS_SWAP_* */
 	_Atomic uint64_t
 		old_ref; /* W: owner (relaxed)   R: recoverer; SWAP: what is replaced, and with TG_RETIRE freed */
 	_Atomic uint64_t
@@ -255,7 +262,7 @@ struct tgs_unit {
 
 /* A span's record, at its first page: one cache line.  All zero while the page belongs to no span. */
 struct tgs_record {
-	_Atomic uint64_t flags; /* W: any (or)   R: owner; bit 0: a tg_link was swung in it */
+	_Atomic uint64_t flags; /* W: any (or)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it */
 	uint64_t reserved[3];
 	struct tgs_unit unit; /* of spans with at most 64 objects, large ones too */
 };

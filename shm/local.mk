@@ -12,6 +12,8 @@ noinst_LTLIBRARIES += %D%/libtgshm.la
 	%D%/region.h \
 	%D%/remote.c \
 	%D%/remote.h \
+	%D%/settle.c \
+	%D%/settle.h \
 	%D%/sizeclass.c \
 	%D%/sizeclass.h \
 	%D%/span.c \

@@ -196,60 +196,7 @@ bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_p
 	return false;
 }
 
-/* What lies in a dead thread's slot is input: a place is used only if it names a remote word of a span that has one. */
-static bool settleable(const struct tgs_heap *heap, uint64_t ref, _Atomic uint64_t **ret_word)
+bool tgs_remote_took_place(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word)
 {
-	struct tgs_word_place place;
-	struct tgs_span span;
-
-	if (!tgs_word_place(heap, ref, &place) || !tgs_span_at(heap, place.page, &span) ||
-	    span.page != place.page || tgs_classes[span.class].kind != place.kind ||
-	    place.unit >= tgs_span_units(span.n_slots))
-		return false;
-	*ret_word = (_Atomic uint64_t *)(heap->base + ref);
-	return true;
-}
-
-/* The free that the thread had begun: if it took place, it must not be applied again. */
-static void settle_free(const struct tgs_heap *heap, unsigned self, uint64_t ref)
-{
-	struct tgs_slot *slot = &heap->slots[self];
-	struct tgs_word_place place;
-	_Atomic uint64_t *word;
-	unsigned i;
-
-	/* If the span is gone, every free of its objects took place. */
-	if (settleable(heap, ref, &word)) {
-		if (!tgs_step_took_place(heap, self, &format, word))
-			return;
-		if (tgs_word_place(heap, ref, &place))
-			tgs_remote_notify(heap, place.page);
-	}
-	for (i = 0; i < TGS_PENDING_FREES; i++) {
-		if (atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed) == ref)
-			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);
-	}
-}
-
-void tgs_remote_settle_slot(const struct tgs_heap *heap, unsigned self)
-{
-	struct tgs_slot *slot = &heap->slots[self];
-	uint64_t step = atomic_load_explicit(&slot->step.word, memory_order_acquire);
-	unsigned i;
-
-	if ((step & TGS_STEP_KIND_MASK) == TGS_STEP_FREE)
-		settle_free(heap, self, step & ~TGS_STEP_KIND_MASK);
-	tgs_step_done(slot);
-	for (i = 0; i < TGS_PENDING_FREES; i++) {
-		_Atomic uint64_t *word;
-
-		if (settleable(heap,
-			       atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed),
-			       &word))
-			(void)tgs_pending_apply(heap, self, &slot->pending[i]);
-		else
-			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);
-	}
-	atomic_store_explicit(&slot->tiny_block, 0, memory_order_release);
-	atomic_store_explicit(&slot->tiny_offset, 0, memory_order_release);
+	return tgs_step_took_place(heap, self, &format, word);
 }

@@ -47,6 +47,5 @@ uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t
 void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span *span,
 			     struct tgs_harvest *harvest);
 
-/* What the daemon does for a thread whose process has ended: completes or drops the step in flight (a free: done once,
- * no more), applies its pending frees, unpins its tiny block.  May be run again from any point. */
-void tgs_remote_settle_slot(const struct tgs_heap *heap, unsigned slot);
+/* For the recoverer of thread `self`: did the free that is noted for `word` take place? */
+bool tgs_remote_took_place(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word);

@@ -52,6 +52,38 @@ enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
 	return TGS_FOUND;
 }
 
+bool tgs_object_around(const struct tgs_heap *heap, uint64_t ref, struct tgs_object *ret_object)
+{
+	uint64_t at = ref - heap->geometry.data_at, page = at >> TGS_PAGE_SHIFT, offset, starts;
+	struct tgs_span *span = &ret_object->span;
+
+	if (ref < heap->geometry.data_at || ref >= heap->geometry.heap_bytes)
+		return false;
+	while (!tgs_span_at(heap, page, span)) {
+		if (page-- == 0)
+			return false;
+	}
+	offset = at - (span->page << TGS_PAGE_SHIFT);
+	if (offset >> TGS_PAGE_SHIFT >= span->n_pages)
+		return false;
+	ret_object->index = tgs_slot_index(span->class, offset);
+	if (span->class == TGS_CLASS_TINY) {
+		starts = atomic_load_explicit(
+			tgs_taken_word(heap, TGS_TINY, span->page, (unsigned)offset / 64),
+			memory_order_acquire);
+		/* Of its block, up to and with this byte. */
+		starts = starts >> (offset % 64 & ~UINT64_C(15)) &
+			 ((UINT64_C(2) << offset % 16) - 1);
+		if (starts == 0)
+			return false;
+		ret_object->index =
+			(uint32_t)(offset & ~UINT64_C(15)) + 63 - (uint32_t)__builtin_clzll(starts);
+	}
+	ret_object->unit = ret_object->index / 64;
+	ret_object->bit = UINT64_C(1) << (ret_object->index % 64);
+	return ret_object->index < span->n_slots;
+}
+
 bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *object)
 {
 	unsigned kind = tgs_classes[object->span.class].kind;

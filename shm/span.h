@@ -119,6 +119,10 @@ enum tgs_find {
 enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
 			      struct tgs_object *ret_object);
 
+/* The slot in which the byte at `ref` lies; for a tiny span the object that starts at or before it in its block.  False:
+ * in none.  Looks for the first page of a large object page by page. */
+bool tgs_object_around(const struct tgs_heap *heap, uint64_t ref, struct tgs_object *ret_object);
+
 /* Taken, and not freed by anybody whose free has been applied. */
 bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *object);
 

@@ -51,3 +51,10 @@ void tgs_step_done(struct tgs_slot *slot);
 /* For the recoverer of thread `self`, which is dead: did the step noted for `word` take place? */
 bool tgs_step_took_place(const struct tgs_heap *heap, unsigned self,
 			 const struct tgs_tag_format *format, _Atomic uint64_t *word);
+
+/* The same for a step on a word whose memory was given up since: whoever did that told the thread. */
+static inline bool tgs_step_was_helped(const struct tgs_slot *slot)
+{
+	return atomic_load_explicit(&slot->mark, memory_order_acquire) >=
+	       atomic_load_explicit(&slot->step.seq, memory_order_relaxed);
+}

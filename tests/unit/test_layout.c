@@ -13,7 +13,7 @@
 
 static void test_version(void)
 {
-	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 1);
+	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 2);
 	CU_ASSERT_EQUAL(TGS_MAP_MAGIC, UINT64_C(0x0a70616d20677401));
 	CU_ASSERT_EQUAL(TGS_HEAP_MAGIC, UINT64_C(0x0a70616568677402));
 	CU_ASSERT_EQUAL(TGS_PAGE_SIZE, 8192);
@@ -26,7 +26,7 @@ static void test_version(void)
 static void test_sizes(void)
 {
 	CU_ASSERT_EQUAL(sizeof(struct tgs_geometry), 120);
-	CU_ASSERT_EQUAL(sizeof(struct tgs_map_header), 264);
+	CU_ASSERT_EQUAL(sizeof(struct tgs_map_header), 288);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_root), 160);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_client), 128);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_slot_owner), 8);

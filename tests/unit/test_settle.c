@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "shm/remote.h"
+#include "shm/settle.h"
 #include "shm/step.h"
 #include "tests/support/frees.h"
 #include "tests/support/runner.h"
@@ -57,7 +58,7 @@ static void test_the_frees_of_the_dead_are_applied(void)
 	slot(FREER)->tiny_block = 12345;
 	slot(FREER)->tiny_offset = 3;
 	for (k = 0; k < 2; k++) {
-		tgs_remote_settle_slot(tgt_heap, FREER);
+		tgs_settle_slot(tgt_heap, FREER);
 		CU_ASSERT_TRUE(slot_is_settled(FREER));
 		for (i = 0; i < 4; i++) {
 			CU_ASSERT_FALSE(is_live(pages[i], 0));
@@ -77,7 +78,7 @@ static void test_a_free_not_yet_done_is_done(void)
 	tgt_take(DENSE_PAGE, 3);
 	buffer(FREER, 0, DENSE_PAGE, 3);
 	tgs_step_begin(tgt_heap, FREER, &format, tgt_remote_word(DENSE_PAGE, 3), 1 << 3, 0, 0);
-	tgs_remote_settle_slot(tgt_heap, FREER);
+	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(slot_is_settled(FREER));
 	CU_ASSERT_FALSE(is_live(DENSE_PAGE, 3));
 	CU_ASSERT_EQUAL(harvest(DENSE_PAGE).n_freed, 1);
@@ -100,7 +101,7 @@ static void test_a_free_done_is_not_done_again(void)
 			CU_ASSERT_EQUAL(harvest(DENSE_PAGE).n_freed, 1);
 		if (stage >= 2)
 			tgt_take(DENSE_PAGE, 3);
-		tgs_remote_settle_slot(tgt_heap, FREER);
+		tgs_settle_slot(tgt_heap, FREER);
 		CU_ASSERT_TRUE(slot_is_settled(FREER));
 		CU_ASSERT_EQUAL(is_live(DENSE_PAGE, 3), stage == 2);
 		CU_ASSERT_TRUE(is_dirty(OWNER, DENSE_PAGE));
@@ -124,7 +125,7 @@ static void test_a_hint_not_given_is_given(void)
 			     0);
 	*tgt_remote_word(DENSE_PAGE, 3) = 1 << 3 | tgs_tag(&format, FREER, seq);
 	CU_ASSERT_FALSE(is_dirty(OWNER, DENSE_PAGE));
-	tgs_remote_settle_slot(tgt_heap, FREER);
+	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(is_dirty(OWNER, DENSE_PAGE));
 	CU_ASSERT_EQUAL(harvest(DENSE_PAGE).n_freed, 1);
 }
@@ -137,7 +138,7 @@ static void test_a_free_in_a_span_that_is_gone(void)
 	tgs_remote_free(tgt_heap, FREER, tgt_remote_word(DENSE_PAGE, 3), 1 << 3);
 	harvest(DENSE_PAGE);
 	tgt_remove_span(DENSE_PAGE);
-	tgs_remote_settle_slot(tgt_heap, FREER);
+	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(slot_is_settled(FREER));
 	CU_ASSERT_EQUAL(tgt_heap->dense[DENSE_PAGE * TGS_DENSE_UNITS].remote[0], 0);
 }
@@ -170,10 +171,10 @@ static void test_garbage_in_a_slot(void)
 		slot(FREER)->pending[i].word = wrong[i];
 		slot(FREER)->pending[i].mask = 0xffffffff;
 		slot(FREER)->step.word = wrong[i];
-		tgs_remote_settle_slot(tgt_heap, FREER);
+		tgs_settle_slot(tgt_heap, FREER);
 		CU_ASSERT_TRUE(slot_is_settled(FREER));
 		slot(FREER)->step.word = (wrong[i] & ~TGS_STEP_KIND_MASK) | TGS_STEP_FREE;
-		tgs_remote_settle_slot(tgt_heap, FREER);
+		tgs_settle_slot(tgt_heap, FREER);
 		CU_ASSERT_TRUE(slot_is_settled(FREER));
 	}
 	CU_ASSERT_EQUAL(tgt_heap->data[0], 0);

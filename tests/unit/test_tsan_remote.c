@@ -13,6 +13,7 @@
 
 #include "shm/link.h"
 #include "shm/remote.h"
+#include "shm/settle.h"
 #include "shm/step.h"
 #include "tests/support/child.h"
 #include "tests/support/fixture.h"
@@ -282,9 +283,9 @@ static void *succession(void *arg)
 		pthread_join(thread, &died);
 		/* It is dead now: the recoverer's turn, twice, as the first one may have been killed too. */
 		if (died)
-			tgs_remote_settle_slot(tgt_heap, freer.slot);
+			tgs_settle_slot(tgt_heap, freer.slot);
 		if (died && generation % 3 == 0)
-			tgs_remote_settle_slot(tgt_heap, freer.slot);
+			tgs_settle_slot(tgt_heap, freer.slot);
 	} while (died);
 	return NULL;
 }
