@@ -146,8 +146,10 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 
 	tgc_count(&cache->n_spans, 1);
 	tgc_count(&cache->n_pages, n_pages);
-	if (TGS_UNLIKELY(tgc_pages_usable != NULL) && !tgc_pages_usable(page, n_pages))
+	if (TGS_UNLIKELY(tgc_pages_usable != NULL) && !tgc_pages_usable(page, n_pages)) {
+		span->place = TGC_SPAN_UNUSABLE;
 		return false;
+	}
 	*span = (struct tgc_span){
 		.class = (uint8_t) class,
 		.n_pages = (uint32_t)n_pages,

@@ -31,6 +31,7 @@ enum tgc_span_place {
 	TGC_SPAN_CURRENT,
 	TGC_SPAN_LARGE,      /* holds a large object */
 	TGC_SPAN_LARGE_IDLE, /* a large span kept for the next object */
+	TGC_SPAN_UNUSABLE,   /* held, and left alone (tgc_pages_usable) */
 };
 
 /* The private record of a span that this process holds; found by its first page. */
@@ -104,6 +105,7 @@ struct tgc_cache {
 	struct tgc_cache *next_all;
 	uint64_t trim_seen;     /* tgc_process->trim_request when we last gave back */
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
+	uint64_t agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
@@ -158,6 +160,13 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class);
 void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
 
+/* agree.c */
+
+/* If a connection was lost since the last time: takes in what the daemon says that the slot holds and we do not know of. */
+void tgc_agree(struct tgc_cache *cache);
+/* Gives back slots of which we know nothing.  Between tgc_rpc_begin and tgc_rpc_end. */
+void tgc_agree_slots(void);
+
 /* tiny.c */
 
 /* The seed's rule: 8 bytes and more are aligned to 8, 4..7 to 4, 2..3 to 2, 1 not at all. */
@@ -179,6 +188,8 @@ uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsi
 void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero);
 bool tgc_large_free(void *p, uint64_t page);     /* false: not a live object */
 void tgc_large_harvested(struct tgc_span *span); /* others freed it */
+/* A span that nobody knew of is an idle one.  Under the large lock. */
+void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span);
 void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 void tgc_large_trim(void);
 uint64_t tgc_large_cached_bytes(void);

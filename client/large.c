@@ -103,6 +103,11 @@ void tgc_large_harvested(struct tgc_span *span)
 		idle_add(tgc_process->large, span);
 }
 
+void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
+{
+	idle_add(cache, span);
+}
+
 /* The smallest idle span that fits without wasting more than a quarter; of equals the one freed last. */
 static struct tgc_span *idle_find(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages)
 {
@@ -177,6 +182,7 @@ static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_
 		*ret = span;
 		return 0;
 	}
+	tgc_agree(cache);
 	idle_shrink(cache, IDLE_SPANS_MAX, idle_pages_max());
 	r = get_usable_large(cache, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
@@ -235,8 +241,8 @@ bool tgc_large_free(void *p, uint64_t page)
 	    atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
 	    !(atomic_load_explicit(&unit->remote[0], memory_order_relaxed) & 1)) {
 		if (atomic_load_explicit(&unit->published, memory_order_relaxed) != 0)
-			tgc_links_end(page, p, (size_t)tgc_span_record(page)->n_pages
-						       << TGS_PAGE_SHIFT);
+			tgc_links_end(page, p,
+				      (size_t)tgc_span_record(page)->n_pages << TGS_PAGE_SHIFT);
 		atomic_store_explicit(&unit->published, 0, memory_order_relaxed);
 		atomic_store_explicit(&unit->taken, 0, memory_order_release);
 		idle_add(cache, tgc_span_record(page));
@@ -325,6 +331,7 @@ void tgc_large_trim(void)
 	cache = lock_large();
 	if (!cache)
 		return;
+	tgc_agree(cache);
 	tgc_cache_drain(cache);
 	idle_shrink(cache, 0, 0);
 	unlock_large();

@@ -3,6 +3,7 @@
 
 noinst_LTLIBRARIES += %D%/libtgclient.la
 %C%_libtgclient_la_SOURCES = \
+	%D%/agree.c \
 	%D%/alloc.c \
 	%D%/attach.c \
 	%D%/autostart.c \

@@ -32,7 +32,8 @@ struct tgc_process {
 	pthread_mutex_t large_lock;
 	struct tgc_cache
 		*idle; /* caches whose threads have ended, linked by next_idle; under lock */
-	struct tgc_cache *all; /* every cache, linked by next_all; under lock */
+	struct tgc_cache *_Atomic
+		all; /* every cache, linked by next_all; added to under lock (release), read by all */
 	_Atomic uint64_t
 		trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
 	_Atomic uint64_t errors; /* double and invalid frees counted */

@@ -102,24 +102,33 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	return r;
 }
 
+/* From what we hold: spans with room, spans that others have freed in, spans that we did not know of. */
+static bool at_hand(struct tgc_cache *cache, unsigned class)
+{
+	if (tgc_bin_next(cache, class))
+		return true;
+	tgc_cache_drain(cache);
+	if (tgc_bin_next(cache, class))
+		return true;
+	heed_requests(cache);
+	tgc_foreign_flush(cache);
+	tgc_agree(cache);
+	return tgc_bin_next(cache, class);
+}
+
 bool tgc_refill(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	int r;
+	int r = 0;
 
-	if (!tgc_bin_next(cache, class)) {
-		tgc_cache_drain(cache);
-		if (!tgc_bin_next(cache, class)) {
-			heed_requests(cache);
-			tgc_foreign_flush(cache);
-			r = fetch(cache, class);
-			if (r == 0 && !tgc_bin_next(cache, class))
-				r = -ENOMEM;
-			if (r < 0) {
-				errno = tgc_alloc_errno(r);
-				return false;
-			}
-		}
+	if (!at_hand(cache, class)) {
+		r = fetch(cache, class);
+		if (r == 0 && !tgc_bin_next(cache, class))
+			r = -ENOMEM;
+	}
+	if (r < 0) {
+		errno = tgc_alloc_errno(r);
+		return false;
 	}
 	if (!supply->head && supply->batch >= PREFETCH_LOG_MIN)
 		tgc_prefetch_ask(cache, class, batch_size(supply, class));
@@ -181,6 +190,7 @@ void tgc_return_all(struct tgc_cache *cache)
 	unsigned class;
 
 	tgc_prefetch_settle(cache);
+	tgc_agree(cache);
 	tgc_tiny_unload(cache);
 	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		tgc_bin_unload(cache, class);

@@ -462,9 +462,14 @@ int tgc_rpc_call(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Re
 	int r;
 
 	for (;;) {
-		r = still_ours() ? exchange(request, body, ret, deadline) : -ENOTCONN;
+		bool asked = still_ours();
+
+		r = asked ? exchange(request, body, ret, deadline) : -ENOTCONN;
 		if (!connection_lost(r))
 			break;
+		/* It may have been done, and the answer lost: a root that is as it should be is no error then. */
+		if (asked && request->body_case == TGD__REQUEST__BODY_ROOT_SET)
+			request->root_set->again = true;
 		/* Once a whole timeout has passed in vain, further calls try and hardly wait. */
 		if (rpc()->gave_up)
 			deadline = tgs_min((uint64_t)deadline, (uint64_t)now_ms() + GAVE_UP_MS);

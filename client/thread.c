@@ -21,8 +21,8 @@ static void list_cache(struct tgc_cache *cache)
 		return;
 	pthread_mutex_lock(&tgc_process->lock);
 	cache->in_all = true;
-	cache->next_all = tgc_process->all;
-	tgc_process->all = cache;
+	cache->next_all = atomic_load_explicit(&tgc_process->all, memory_order_relaxed);
+	atomic_store_explicit(&tgc_process->all, cache, memory_order_release);
 	pthread_mutex_unlock(&tgc_process->lock);
 }
 
@@ -68,21 +68,38 @@ static void make_thread_key(void)
 	thread_key_error = pthread_key_create(&thread_key, thread_ends);
 }
 
-static int open_slot(uint32_t *ret)
+static void take_slot(struct tgc_cache *cache, uint32_t slot_id)
+{
+	cache->slot = &tgc_heap.slots[slot_id];
+	cache->pressure_seen =
+		atomic_load_explicit(&tgc_heap.map->trim_epoch, memory_order_relaxed);
+	cache->trim_seen = atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
+	cache->agreed = tgc_rpc_reconnects();
+	cache->owner_bits = (uint64_t)slot_id << TGS_ENTRY_OWNER_SHIFT;
+	cache->slot_id = slot_id;
+}
+
+/* The slot is the cache's before another thread can ask for one: whoever looks for slots that nobody knows of, with the
+ * connection in his hands, knows all. */
+static int open_slot(struct tgc_cache *cache)
 {
 	Tgd__OpenSlot body = TGD__OPEN_SLOT__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
 	const Tgd__Reply *reply;
+	uint64_t before;
 	int r;
 
 	request.body_case = TGD__REQUEST__BODY_OPEN_SLOT;
 	request.open_slot = &body;
 	tgc_rpc_begin();
+	before = tgc_rpc_reconnects();
 	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SLOT, &reply);
 	if (r == 0 && (reply->slot->slot <= TGS_SLOT_CENTRAL || reply->slot->slot >= TGS_SLOTS_MAX))
 		r = -EPROTO;
 	if (r == 0)
-		*ret = reply->slot->slot;
+		take_slot(cache, reply->slot->slot);
+	if (tgc_rpc_reconnects() != before)
+		tgc_agree_slots();
 	tgc_rpc_end();
 	return r;
 }
@@ -104,7 +121,6 @@ static struct tgc_cache *pop_idle(void)
 struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
 {
 	struct tgc_cache *cache = reuse ? reuse : tgc_wiped_alloc(sizeof(*cache));
-	uint32_t slot_id = 0;
 	int r;
 
 	if (!cache)
@@ -112,19 +128,13 @@ struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
 	list_cache(cache);
 	if (cache->slot_id != 0)
 		return cache;
-	r = open_slot(&slot_id);
+	r = open_slot(cache);
 	if (r < 0) {
 		if (cache != tgc_cache)
 			push_idle(cache);
 		errno = tgc_alloc_errno(r);
 		return NULL;
 	}
-	cache->slot = &tgc_heap.slots[slot_id];
-	cache->pressure_seen =
-		atomic_load_explicit(&tgc_heap.map->trim_epoch, memory_order_relaxed);
-	cache->trim_seen = atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
-	cache->owner_bits = (uint64_t)slot_id << TGS_ENTRY_OWNER_SHIFT;
-	cache->slot_id = slot_id;
 	return cache;
 }
 
