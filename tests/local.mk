@@ -66,6 +66,7 @@ tg_unit_tests = \
 	%D%/unit/test_roots \
 	%D%/unit/test_scavenge \
 	%D%/unit/test_settle \
+	%D%/unit/test_settle_swap \
 	%D%/unit/test_size \
 	%D%/unit/test_sizeclass \
 	%D%/unit/test_span \

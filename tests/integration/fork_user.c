@@ -510,10 +510,10 @@ static void leaves_threads_alone(void)
 	fclose(file);
 }
 
-/* A process that has a child executes another program, which must become a client as the first was. */
-static void executes(void)
+/* A process that has a child executes another program, which must become a client as the first was.  At once: the child
+ * may not have run at all by then. */
+static void fork_and_execute(void)
 {
-	open_pipes();
 	touch_heap();
 	if (fork() == 0) {
 		char c;
@@ -525,6 +525,27 @@ static void executes(void)
 	close(to_child[0]);
 	execl("/proc/self/exe", "fork_user", "executed", NULL);
 	EXPECT(!"execl");
+}
+
+static void executes(void)
+{
+	unsigned round;
+
+	for (round = 0; round < 30; round++) {
+		pid_t child;
+
+		open_pipes();
+		child = fork();
+		if (child == 0) {
+			fork_and_execute();
+			end_child();
+		}
+		expect_well(child);
+		close(to_child[0]);
+		close(to_child[1]);
+		close(to_parent[0]);
+		close(to_parent[1]);
+	}
 }
 
 static void executed(void)

@@ -68,6 +68,10 @@ void tgt_open_slot(unsigned slot)
 {
 	struct tgs_slot_owner *owners = (struct tgs_slot_owner *)(uintptr_t)tgt_heap->slot_owners;
 
+	struct tgs_map_header *header = (struct tgs_map_header *)(uintptr_t)tgt_heap->map;
+
+	if (header->n_slots <= slot)
+		atomic_store_explicit(&header->n_slots, slot + 1, memory_order_release);
 	atomic_store_explicit(&owners[slot].client, 1, memory_order_release);
 	atomic_store_explicit(&tgt_heap->slots[slot].in_use, 1, memory_order_relaxed);
 }
