@@ -63,6 +63,10 @@ static void retire(const struct tgs_heap *heap, struct tgs_slot *slot, uint64_t 
 	    tgs_object_find(heap, heap->base + ref, &object) != TGS_FOUND ||
 	    !tgs_object_live(heap, &object))
 		return;
+	/* As in every free: whoever swings a link in this object learns first whether he has. */
+	if (atomic_load_explicit(&heap->records[object.span.page].flags, memory_order_relaxed) &
+	    TGS_RECORD_HAS_LINKS)
+		tgs_link_help_inside(heap, ref, tgs_object_size(heap, &object));
 	word = tgs_remote_word(heap, tgs_classes[object.span.class].kind, object.span.page,
 			       object.unit, object.index / 32 % 2);
 	word_ref = tgs_ref_of(heap, word);

@@ -217,7 +217,7 @@ void storm_turn_tiny(struct storm_worker *w)
 
 	if (index == STORM_TABLE)
 		return;
-	p = storm_new(w, index, STORM_PRIVATE, i + 1);
+	p = storm_new(w, index, STORM_TINY, i + 1);
 	if (p == NULL)
 		return;
 	entry = &w->book->table[index];

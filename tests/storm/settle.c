@@ -48,7 +48,8 @@ static void settle_give(struct storm_book *book, struct storm_entry *entry, bool
 		book->n_unknown += !reclaims;
 	} else {
 		storm_mark(storm_board->maybe_gave, name_of(entry));
-		add_maybe(book, entry, !reclaims || entry->published);
+		if (!reclaims || entry->published)
+			add_maybe(book, entry, true);
 	}
 	atomic_store(&entry->ref, 0);
 }
@@ -91,7 +92,10 @@ static void settle(struct storm_book *book, bool reclaims)
 		book->n_unknown += !reclaims;
 		/* fall through */
 	case STORM_FREE:
-		if (!reclaims || entry->published)
+		/* A tiny object's pattern may have changed since it was noted. */
+		if (entry->kind == STORM_TINY)
+			book->n_unknown += !reclaims;
+		else if (!reclaims || entry->published)
 			add_maybe(book, entry, false);
 		atomic_store(&entry->ref, 0);
 		break;

@@ -36,6 +36,7 @@ enum storm_kind {
 	STORM_BUCKET,
 	STORM_LEAF,
 	STORM_ROOT,
+	STORM_TINY, /* without a head; in the cells for tiny ones */
 };
 
 struct storm_head {

@@ -153,6 +153,23 @@ static void test_the_link_was_freed_and_its_memory_reused(void)
 	}
 }
 
+/* A dead thread's retired object is what holds the link of another one, who is dead, too, and recovered later. */
+static void test_a_retired_object_that_holds_a_link(void)
+{
+	_Atomic uint64_t *head = (_Atomic uint64_t *)(tgt_heap->base + object(NEXT));
+	uint64_t seq;
+
+	begin(SWUNG);
+	atomic_fetch_or(&tgt_heap->records[DENSE_PAGE].flags, TGS_RECORD_HAS_LINKS);
+	*head = object(CONTAINER);
+	seq = tgs_link_begin(tgt_heap, OTHER, head, TGS_SWAP_RETIRE, object(CONTAINER), 0);
+	CU_ASSERT_TRUE(tgs_link_swing(tgt_heap, OTHER, seq, head, object(CONTAINER), 0));
+	tgs_settle_slot(tgt_heap, OTHER);
+	CU_ASSERT_EQUAL(harvest(DENSE_PAGE).n_freed, 1);
+	*link_word() = 0;
+	settle_and_look(true);
+}
+
 /* Only steps inside are told of. */
 static void test_help_goes_to_steps_inside(void)
 {
@@ -227,6 +244,8 @@ int main(void)
 		{"Others swung the link again before", test_the_link_was_swung_again},
 		{"The link was freed before, and its memory used for something else",
 		 test_the_link_was_freed_and_its_memory_reused},
+		{"A recoverer tells whoever swings inside of what it frees",
+		 test_a_retired_object_that_holds_a_link},
 		{"Who frees an object tells those inside, and nobody else",
 		 test_help_goes_to_steps_inside},
 		{"The span with the link is gone", test_the_span_is_gone},
