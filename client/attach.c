@@ -166,15 +166,15 @@ int tgc_attach_locked(bool in_child)
 	return 0;
 }
 
-TG_API int tg_attach(const struct tg_options *options)
+static int attach(const struct tg_options *options)
 {
 	struct tgc_saved before;
 	int r = 0;
 
-	if (!tgc_process_init())
-		return -ENOMEM;
 	pthread_mutex_lock(&tgc_process->lock);
 	if (tgc_saved.attach_count == 0) {
+		/* Only a child that was forked while another thread was in here finds a mapping. */
+		tgs_region_unmap(&tgc_heap);
 		before = tgc_saved;
 		r = save_options(options);
 		if (r == 0)
@@ -185,6 +185,19 @@ TG_API int tg_attach(const struct tg_options *options)
 	if (r == 0)
 		tgc_saved.attach_count++;
 	pthread_mutex_unlock(&tgc_process->lock);
+	return r;
+}
+
+TG_API int tg_attach(const struct tg_options *options)
+{
+	int r, cancel_state;
+
+	if (!tgc_process_init())
+		return -ENOMEM;
+	/* What we call here are points at which a thread can be cancelled; and we have a lock. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+	r = attach(options);
+	pthread_setcancelstate(cancel_state, NULL);
 	return r;
 }
 
@@ -210,10 +223,11 @@ static void detach(void)
 
 TG_API int tg_detach(void)
 {
-	int r = 0;
+	int cancel_state;
 
 	if (!tgc_process || tgc_saved.attach_count == 0)
 		return -ENOTCONN;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	pthread_mutex_lock(&tgc_process->lock);
 	if (--tgc_saved.attach_count == 0) {
 		if (atomic_load_explicit(&tgc_process->attached, memory_order_acquire))
@@ -223,7 +237,8 @@ TG_API int tg_detach(void)
 				&tgc_heap); /* a forked child that never was a client itself */
 	}
 	pthread_mutex_unlock(&tgc_process->lock);
-	return r;
+	pthread_setcancelstate(cancel_state, NULL);
+	return 0;
 }
 
 TG_API const char *tg_version(void)

@@ -135,23 +135,25 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 	return true;
 }
 
-/* Takes up to `n` empty spans out of a class and gives them back. */
-static void put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
+/* Takes up to `n` empty spans out of a class and gives them back.  Stops when there is no daemon: 0 or -errno. */
+static int put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
 {
 	struct tgc_supply *supply = &cache->supply[class];
 	uint64_t pages[PUT_MAX];
 	size_t i;
+	int r = 0;
 
-	while (n > 0) {
+	while (n > 0 && r != -ENOTCONN) {
 		for (i = 0; i < PUT_MAX && n > 0 && supply->tail && supply->tail->used == 0;
 		     i++, n--) {
 			pages[i] = tgc_span_page(supply->tail);
 			tgc_span_remove(cache, supply->tail);
 		}
 		if (i == 0)
-			return;
-		(void)tgc_rpc_put_spans(cache->slot_id, pages, i);
+			break;
+		r = tgc_rpc_put_spans(cache->slot_id, pages, i);
 	}
+	return r;
 }
 
 static uint64_t hoard_pages_max(void)
@@ -172,7 +174,7 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 	surplus = supply->n_empty - keep;
 	if (cache->empty_pages > hoard_pages_max()) {
 		/* More than what is over, or the next span that becomes empty would be the next message. */
-		put_empty(cache, class, surplus + keep / 2);
+		(void)put_empty(cache, class, surplus + keep / 2);
 		return;
 	}
 	now = coarse_ms();
@@ -180,7 +182,7 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 		return;
 	/* The first look after a quiet time starts the second in which the least is taken. */
 	if (now - supply->since < 2 * HOARD_MS)
-		put_empty(cache, class, (uint32_t)tgs_min(supply->low, surplus));
+		(void)put_empty(cache, class, (uint32_t)tgs_min(supply->low, surplus));
 	supply->since = now;
 	supply->low = supply->n_empty;
 }
@@ -194,7 +196,9 @@ void tgc_return_all(struct tgc_cache *cache)
 	tgc_tiny_unload(cache);
 	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		tgc_bin_unload(cache, class);
-		put_empty(cache, class, cache->supply[class].n_empty);
 		cache->supply[class].batch = 0;
+		/* Each would wait for the daemon again. */
+		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)
+			break;
 	}
 }

@@ -9,6 +9,10 @@
  *   in parent  waits until the child has done that, or has died: its objects must not change
  *              under the copying
  *
+ * The parent waits also when there is nothing to copy: until the child has closed what it inherited of the
+ * connection.  With that still open the daemon would take a program that the parent executes right away for a
+ * second client in a process that is one already.
+ *
  * Addresses stay, so all pointers go on to be valid.  What is copied is inherited: the child may
  * read and write it, free does nothing to it, and realloc copies out of it.  The child's own new
  * objects are shared-heap objects again, as it becomes a client of its own; spans granted to it
@@ -51,6 +55,7 @@ static struct run *runs; /* spans to be copied; room for as many as there can be
 static size_t n_runs;
 static uint64_t owned[TGS_SLOTS_MAX / 64]; /* one bit a thread slot: it is this process's */
 static int gate[2] = {-1, -1}; /* the child closes its end when it has its copies, or by dying */
+static int cancel_state; /* of the thread that forks, which is not to be cancelled meanwhile */
 
 /* Where this process's spans lie; widened before a span is used, never narrowed. */
 static _Atomic uint64_t low_page = UINT64_MAX;
@@ -150,16 +155,20 @@ static bool open_gate(void)
 
 static void before_fork(void)
 {
-	int saved_errno = errno;
+	int saved_errno = errno, old_state;
 
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
 	/* One fork at a time: another child would inherit the gate and keep it open. */
 	pthread_mutex_lock(&tgc_dropin_lock);
+	cancel_state = old_state;
 	list_runs();
-	if (n_runs != 0 && !open_gate()) {
+	gate[0] = gate[1] = -1;
+	if ((n_runs != 0 || tgc_saved.socket_fd >= 0) && !open_gate()) {
 		gate[0] = gate[1] = -1;
-		tgc_dropin_say("fork: no pipe to wait for the child with, so it may find its copy "
-			       "of our memory torn",
-			       strerror(errno));
+		if (n_runs != 0)
+			tgc_dropin_say("fork: no pipe to wait for the child with, so it may find "
+				       "its copy of our memory torn",
+				       strerror(errno));
 	}
 	errno = saved_errno;
 }
@@ -168,16 +177,17 @@ static void before_fork(void)
 
 static void in_parent(void)
 {
-	int saved_errno = errno;
+	int saved_errno = errno, old_state = cancel_state;
 	char byte;
 
-	if (n_runs != 0 && gate[0] >= 0) {
+	if (gate[0] >= 0) {
 		close(gate[1]);
 		while (read(gate[0], &byte, 1) < 0 && errno == EINTR)
 			;
 		close(gate[0]);
 	}
 	pthread_mutex_unlock(&tgc_dropin_lock);
+	pthread_setcancelstate(old_state, NULL);
 	errno = saved_errno;
 }
 
@@ -286,16 +296,17 @@ static void in_child(void)
 		if (!tgc_inherited)
 			die("fork: no memory for the child's copy");
 		copy_all();
-		if (gate[0] >= 0) {
-			close(gate[1]);
-			close(gate[0]);
-		}
+	}
+	if (gate[0] >= 0) {
+		close(gate[1]);
+		close(gate[0]);
 	}
 	/* No span of ours so far: nothing to be copied if the child forks as well, before it
 	 * has some. */
 	atomic_store(&low_page, UINT64_MAX);
 	atomic_store(&high_page, 0);
 	tgc_dropin_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+	pthread_setcancelstate(cancel_state, NULL);
 	errno = saved_errno;
 }
 
