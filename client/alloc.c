@@ -78,8 +78,10 @@ TG_API void *tg_malloc(size_t size)
 
 /* Frees a slot of a span of ours.  `noted`: the place of the thread's buffer in which this free stands, to be struck off
  * once the slot is free and before anybody can reuse it; NULL: in none. */
-static inline bool free_own(struct tgc_cache *cache, const uint8_t *p, uint64_t page,
-			    unsigned class, struct tgs_pending *noted)
+static inline __attribute__((always_inline)) bool free_own(struct tgc_cache *cache,
+							   const uint8_t *p, uint64_t page,
+							   unsigned class,
+							   struct tgs_pending *noted)
 {
 	const struct tgs_class *info = &tgs_classes[class];
 	uint64_t offset = (uint64_t)(p - tgs_page_address(&tgc_heap, page));
