@@ -216,7 +216,8 @@ void tgc_foreign_flush(struct tgc_cache *cache);
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
 
 /* swap.c */
-/* Before the free of a published object in the span at `page`: if links may lie in it, those who swing them are told. */
+/* Before the free of an object in the span at `page`: if links may lie in it, those who swing them are told.  A thread that
+ * frees an object of its own need not call it if the object is not published: nobody else swings there. */
 TGS_COLD void tgc_links_end(uint64_t page, const void *p, size_t bytes);
 
 /* alloc.c */

@@ -97,15 +97,6 @@ void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 		apply(cache, pending);
 }
 
-static bool is_published(const struct tgs_object *object)
-{
-	return atomic_load_explicit(tgs_published_word(&tgc_heap,
-						       tgs_classes[object->span.class].kind,
-						       object->span.page, object->unit),
-				    memory_order_relaxed) &
-	       object->bit;
-}
-
 /* Buffers the free of a live object. */
 static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
@@ -116,8 +107,7 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
-	if (is_published(object))
-		tgc_links_end(object->span.page, p, tgs_object_size(&tgc_heap, object));
+	tgc_links_end(object->span.page, p, tgs_object_size(&tgc_heap, object));
 	tgc_foreign_note(pending, object);
 	tgc_foreign_noted(cache, pending, object);
 }

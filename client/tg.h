@@ -110,7 +110,9 @@ enum {
 	TG_RETIRE = 2, /* `expected` is freed at the instant of the swap */
 };
 
-/* The object that holds the link becomes published if another thread allocated it.
+/* The object that holds the link becomes published if another thread allocated it.  It must not be freed while a living
+ * thread may still swing links in it, and its links stay as they are until it is freed: a thread that was killed inside a
+ * swap is recovered by what the link says.
  * If the link leads to `expected`, makes it lead to `desired`; says whether it did.  False with errno EINVAL (unknown
  * flags), EFAULT (link, or an object to give or retire, is not in the heap or not live), ENOTCONN; false with errno 0
  * when the link leads elsewhere. */

@@ -1,7 +1,7 @@
 /* step.c - detectable steps: note, help, and the recoverer's question.
  *
  * The tag has only the low bits of the step's number, so a helper takes the whole number from the thread's note, and only
- * if the note names this very word.  It then reads the word again: a thread never notes a step whose low bits stand in
+ * if the note names this very word and the number is the same before and after it was read.  It then reads the word again: a thread never notes a step whose low bits stand in
  * the word at that time, so a word that has them afterwards got them by that step.  If the note is about anything else,
  * the thread has gone past the step and needs no help.  Marks only rise, whoever is late.
  */
@@ -50,11 +50,13 @@ bool tgs_step_help(const struct tgs_heap *heap, const struct tgs_tag_format *for
 	if (slot_id <= TGS_SLOT_CENTRAL ||
 	    atomic_load_explicit(&heap->slot_owners[slot_id].client, memory_order_acquire) == 0)
 		return true;
+	seq = atomic_load_explicit(&slot->step.seq, memory_order_acquire);
 	if (atomic_load_explicit(&slot->step.word, memory_order_acquire) !=
 	    (tgs_ref_of(heap, word) | format->kind))
 		return true;
-	seq = atomic_load_explicit(&slot->step.seq, memory_order_acquire);
-	if (atomic_load_explicit(word, memory_order_seq_cst) != value)
+	/* Number and note are of one step, and it is this word's: else start again. */
+	if (atomic_load_explicit(&slot->step.seq, memory_order_acquire) != seq ||
+	    atomic_load_explicit(word, memory_order_seq_cst) != value)
 		return false;
 	if (tag == tgs_tag(format, slot_id, seq))
 		raise_mark(slot, seq);
