@@ -1,24 +1,29 @@
 /* admin.c - what tgctl asks: figures for all who may connect, and for administrators the means to
  * act on them.
  *
- * Clients that have ended are settled first, for a few milliseconds, so that figures asked for
- * right after a client's end are those without it.  Lists come in pieces of at most TGP_ROWS_MAX
+ * Where clients that have ended are not settled yet, the answer waits until they are, so that figures
+ * asked for right after a client's end are those without it; nobody else waits with it.  Lists come in pieces of at most TGP_ROWS_MAX
  * rows; `more` says that there are others, which are asked for with the last row's page, id or
  * index in `from`.  Rows are static: one request is handled at a time.
  */
 #include "daemon/admin.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/client.h"
+#include "daemon/handover.h"
 #include "daemon/heap.h"
 #include "daemon/log.h"
 #include "proto/size.h"
 #include "shm/base.h"
+
+#define TGD_PATH_SIZE 256 /* what a message has room for */
 
 typedef int admin_fn(struct tgd_session *session, const Tgd__Admin *admin,
 		     struct tgd_answer *answer);
@@ -48,9 +53,12 @@ static int handle_status(struct tgd_session *session, const Tgd__Admin *admin,
 	struct tgd_context *context = session->context;
 	Tgd__Status *status = &answer->body.status;
 	struct tgd_heap_status heap;
+	struct tgd_keeping keeping;
+	static char failure[TGD_FAILURE_SIZE];
 
 	(void)admin;
 	tgd_heap_status(context->heap, &heap);
+	context->tell_keeping(context, &keeping);
 	tgd__status__init(status);
 	status->heap = context->config->heap;
 	status->pid = (uint32_t)getpid();
@@ -75,6 +83,11 @@ static int handle_status(struct tgd_session *session, const Tgd__Admin *admin,
 	status->heap_base = heap.base;
 	status->peak_span_bytes = heap.peak_span_bytes;
 	status->orphan_spans = heap.orphan_spans;
+	status->keeper_pid = (uint32_t)keeping.keeper_pid;
+	status->restarts = keeping.restarts;
+	snprintf(failure, sizeof(failure), "%s", keeping.upgrade_failure);
+	tgp_text_clean(failure, TGP_TEXT_MAX);
+	status->upgrade_failure = failure;
 	SET_BODY(answer, status, STATUS);
 	return 0;
 }
@@ -351,6 +364,56 @@ static int handle_stop(struct tgd_session *session, const Tgd__Admin *admin,
 	return 0;
 }
 
+/* The program's file, opened; -errno with a sentence.  "": ours, or what has taken its place. */
+static int open_program(const char *asked, char *path, size_t size, struct tgd_answer *answer)
+{
+	static const char deleted[] = " (deleted)";
+	char proc_path[32];
+	struct stat st;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, size, "%s", asked);
+	if (*path == '\0') {
+		n = readlink("/proc/self/exe", path, size - 1);
+		path[n > 0 ? n : 0] = '\0';
+		if (n > (ssize_t)strlen(deleted) && strcmp(path + n - strlen(deleted), deleted) == 0)
+			path[n - (ssize_t)strlen(deleted)] = '\0';
+	}
+	if (*path != '/')
+		return tgd_answer_refuse(answer, -EINVAL,
+					 "the program's path must be absolute, \"%s\" is not", path);
+	fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return tgd_answer_refuse(answer, -errno, "%s cannot be opened: %s", path,
+					 strerror(errno));
+	snprintf(proc_path, sizeof(proc_path), "/proc/self/fd/%d", fd);
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && access(proc_path, X_OK) == 0)
+		return fd;
+	close(fd);
+	return tgd_answer_refuse(answer, -EACCES, "%s is no program: not an executable file", path);
+}
+
+static int handle_upgrade(struct tgd_session *session, const Tgd__Admin *admin,
+			  struct tgd_answer *answer)
+{
+	struct tgd_context *context = session->context;
+	char path[TGD_PATH_SIZE];
+	int fd, r;
+
+	fd = open_program(admin->path, path, sizeof(path), answer);
+	if (fd < 0)
+		return fd;
+	r = context->upgrade(context, fd, path);
+	close(fd);
+	if (r < 0)
+		return tgd_answer_refuse(answer, r, "the keeper cannot be asked now (%s); try again",
+					 strerror(-r));
+	tgd_log(TGD_LOG_INFO, "to be upgraded from %s, as %s asked", path,
+		tgd_session_label(session));
+	return 0;
+}
+
 static const struct admin {
 	admin_fn *handle;
 	bool settles; /* first, clients that have ended */
@@ -368,12 +431,14 @@ static const struct admin {
 	[TGD__ADMIN__WHAT__LIMIT] = {handle_limit, true, true},
 	[TGD__ADMIN__WHAT__KICK] = {handle_kick, false, true},
 	[TGD__ADMIN__WHAT__STOP] = {handle_stop, false, true},
+	[TGD__ADMIN__WHAT__UPGRADE] = {handle_upgrade, false, true},
 };
 
 int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request,
 		     struct tgd_answer *answer)
 {
 	const Tgd__Admin *admin = request->admin;
+	struct tgd_heap_status status;
 	const struct admin *entry;
 
 	if ((unsigned)admin->what >= TGS_ARRAY_LEN(admins) || admins[admin->what].handle == NULL)
@@ -386,7 +451,12 @@ int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request,
 			"uid %u may not do this; only root and uid %u, as which tgd runs, "
 			"may",
 			(unsigned)session->peer.uid, (unsigned)geteuid());
-	if (entry->settles)
-		tgd_settle(session->context);
+	if (entry->settles) {
+		tgd_heap_status(session->context->heap, &status);
+		if (status.dead_clients > 0 && tgd_session_await_settled(session)) {
+			answer->later = true;
+			return 0;
+		}
+	}
 	return entry->handle(session, admin, answer);
 }

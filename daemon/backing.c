@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "daemon/backing-impl.h"
 #include "shm/base.h"
 #include "shm/sizeclass.h"
 
@@ -37,45 +38,6 @@ void tgd_sparse_free(void *array, size_t bytes)
 static size_t bits_bytes(uint64_t n)
 {
 	return (size_t)(tgs_round_up(n, 64) / 8);
-}
-
-static bool bit_get(const uint64_t *bits, uint64_t i)
-{
-	return bits[i / 64] >> i % 64 & 1;
-}
-
-static void bits_put(uint64_t *bits, uint64_t first, uint64_t n, bool value)
-{
-	uint64_t i = first, end = first + n;
-
-	while (i < end) {
-		uint64_t in_word = tgs_min(64 - i % 64, end - i);
-		uint64_t mask = UINT64_MAX >> (64 - in_word) << i % 64;
-
-		if (value)
-			bits[i / 64] |= mask;
-		else
-			bits[i / 64] &= ~mask;
-		i += in_word;
-	}
-}
-
-/* How many bits from `first` on, before `end`, are like the first one. */
-static uint64_t bits_run(const uint64_t *bits, uint64_t first, uint64_t end)
-{
-	uint64_t flip = bit_get(bits, first) ? UINT64_MAX : 0;
-	uint64_t i = first;
-
-	while (i < end) {
-		uint64_t differs = (bits[i / 64] ^ flip) >> i % 64;
-
-		if (differs != 0) {
-			i += (uint64_t)__builtin_ctzll(differs);
-			break;
-		}
-		i = (i / 64 + 1) * 64;
-	}
-	return tgs_min(i, end) - first;
 }
 
 int tgd_backing_init(struct tgd_backing *backing, const struct tgs_heap *view, int map_fd,
@@ -111,7 +73,7 @@ void tgd_backing_done(struct tgd_backing *backing)
 	memset(backing, 0, sizeof(*backing));
 }
 
-static int punch(int fd, uint64_t at, uint64_t bytes)
+int tgd_backing_punch_file(int fd, uint64_t at, uint64_t bytes)
 {
 	int i;
 
@@ -152,21 +114,21 @@ static int back_units(struct tgd_backing *backing, int fd, uint64_t *bits, uint6
 	int r = 0;
 
 	for (; i < end && r == 0; i += len) {
-		len = bits_run(bits, i, end);
-		if (!bit_get(bits, i))
+		len = tgd_bits_run(bits, i, end);
+		if (!tgd_bits_get(bits, i))
 			r = back(backing, fd, file_at + i * unit_bytes, len * unit_bytes);
 		if (r < 0)
 			break;
 	}
 	if (r == 0) {
-		bits_put(bits, first, n, true);
+		tgd_bits_put(bits, first, n, true);
 		return 0;
 	}
 	for (end = i, i = first; i < end; i += len) {
-		len = bits_run(bits, i, end);
-		if (bit_get(bits, i))
+		len = tgd_bits_run(bits, i, end);
+		if (tgd_bits_get(bits, i))
 			continue;
-		(void)punch(fd, file_at + i * unit_bytes, len * unit_bytes);
+		(void)tgd_backing_punch_file(fd, file_at + i * unit_bytes, len * unit_bytes);
 		tgd_headroom_give(&backing->headroom, len * unit_bytes);
 	}
 	return r;
@@ -239,41 +201,40 @@ int tgd_backing_more(struct tgd_backing *backing, uint64_t page, uint64_t n_page
 
 bool tgd_backing_use(struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
 {
-	bool zero = !bit_get(backing->used_bits, page) &&
-		    bits_run(backing->used_bits, page, page + n_pages) == n_pages;
+	bool zero = !tgd_bits_get(backing->used_bits, page) &&
+		    tgd_bits_run(backing->used_bits, page, page + n_pages) == n_pages;
 
-	bits_put(backing->used_bits, page, n_pages, true);
+	tgd_bits_put(backing->used_bits, page, n_pages, true);
 	return zero;
-}
-
-static bool has_blocks(const uint64_t *bits, uint64_t at, uint64_t bytes)
-{
-	uint64_t first = at / TGS_OS_PAGE;
-	uint64_t end = (at + bytes - 1) / TGS_OS_PAGE + 1;
-
-	return bit_get(bits, first) && bits_run(bits, first, end) == end - first;
 }
 
 bool tgd_backing_has_map(const struct tgd_backing *backing, uint64_t at, uint64_t bytes)
 {
-	return has_blocks(backing->map_bits, at, bytes);
+	return tgd_bits_have_blocks(backing->map_bits, at, bytes);
 }
 
 bool tgd_backing_has_state(const struct tgd_backing *backing, uint64_t at, uint64_t bytes)
 {
-	return has_blocks(backing->state_bits, at, bytes);
+	return tgd_bits_have_blocks(backing->state_bits, at, bytes);
 }
 
 bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page)
 {
-	return bit_get(backing->page_bits, page);
+	return tgd_bits_get(backing->page_bits, page);
 }
 
 uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
 			 bool *ret_backed)
 {
-	*ret_backed = bit_get(backing->page_bits, page);
-	return bits_run(backing->page_bits, page, page + n_pages);
+	*ret_backed = tgd_bits_get(backing->page_bits, page);
+	return tgd_bits_run(backing->page_bits, page, page + n_pages);
+}
+
+void tgd_backing_count_scavenged(const struct tgd_backing *backing, uint64_t bytes)
+{
+	struct tgs_map_header *header = (struct tgs_map_header *)(uintptr_t)backing->view->map;
+
+	atomic_fetch_add_explicit(&header->scavenged_bytes, bytes, memory_order_relaxed);
 }
 
 int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
@@ -281,22 +242,23 @@ int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 	uint64_t bytes = n_pages * TGS_PAGE_SIZE;
 	int r;
 
-	r = punch(backing->heap_fd, backing->view->geometry.data_at + page * TGS_PAGE_SIZE, bytes);
+	r = tgd_backing_punch_file(backing->heap_fd,
+				   backing->view->geometry.data_at + page * TGS_PAGE_SIZE, bytes);
 	if (r < 0)
 		return r;
-	bits_put(backing->page_bits, page, n_pages, false);
-	bits_put(backing->used_bits, page, n_pages, false);
-	backing->scavenged_bytes += bytes;
+	tgd_bits_put(backing->page_bits, page, n_pages, false);
+	tgd_bits_put(backing->used_bits, page, n_pages, false);
+	tgd_backing_count_scavenged(backing, bytes);
 	tgd_headroom_give(&backing->headroom, bytes);
 	return 0;
 }
 
 /* Do all pages with state in this block of an area hold no span? */
 static bool block_is_free(const struct tgd_backing *backing, const struct tgd_pages *pages,
-			  uint64_t area_at, uint64_t stride, uint64_t block)
+			  const struct tgd_area *area, uint64_t block)
 {
-	uint64_t first = (block * TGS_OS_PAGE - area_at) / stride;
-	uint64_t n = tgs_max(TGS_OS_PAGE / stride, 1);
+	uint64_t first = (block * TGS_OS_PAGE - area->at) / area->stride;
+	uint64_t n = tgs_max(TGS_OS_PAGE / area->stride, 1);
 	struct tgd_pages_count count;
 
 	n = tgs_min(n, backing->view->geometry.n_pages - first);
@@ -304,25 +266,25 @@ static bool block_is_free(const struct tgd_backing *backing, const struct tgd_pa
 	return count.in_use == 0;
 }
 
-/* One area, in which a page has `stride` bytes.  Only the first and the last block can belong to
- * other pages, too. */
+/* Only the first and the last block can belong to other pages, too. */
 static uint64_t punch_area(struct tgd_backing *backing, const struct tgd_pages *pages,
-			   uint64_t area_at, uint64_t stride, uint64_t page, uint64_t n_pages)
+			   const struct tgd_area *area, uint64_t page, uint64_t n_pages)
 {
-	uint64_t first = (area_at + page * stride) / TGS_OS_PAGE;
-	uint64_t end = (area_at + (page + n_pages) * stride - 1) / TGS_OS_PAGE + 1;
+	uint64_t first = (area->at + page * area->stride) / TGS_OS_PAGE;
+	uint64_t end = tgd_area_block_end(area, page + n_pages);
 	uint64_t i, len, bytes = 0;
 
-	if (!block_is_free(backing, pages, area_at, stride, first))
+	if (!block_is_free(backing, pages, area, first))
 		first++;
-	if (first < end && !block_is_free(backing, pages, area_at, stride, end - 1))
+	if (first < end && !block_is_free(backing, pages, area, end - 1))
 		end--;
 	for (i = first; i < end; i += len) {
-		len = bits_run(backing->state_bits, i, end);
-		if (!bit_get(backing->state_bits, i) ||
-		    punch(backing->heap_fd, i * TGS_OS_PAGE, len * TGS_OS_PAGE) < 0)
+		len = tgd_bits_run(backing->state_bits, i, end);
+		if (!tgd_bits_get(backing->state_bits, i) ||
+		    tgd_backing_punch_file(backing->heap_fd, i * TGS_OS_PAGE, len * TGS_OS_PAGE) <
+			    0)
 			continue;
-		bits_put(backing->state_bits, i, len, false);
+		tgd_bits_put(backing->state_bits, i, len, false);
 		bytes += len * TGS_OS_PAGE;
 	}
 	tgd_headroom_give(&backing->headroom, bytes);
@@ -332,15 +294,14 @@ static uint64_t punch_area(struct tgd_backing *backing, const struct tgd_pages *
 uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_pages *pages,
 				 uint64_t page, uint64_t n_pages)
 {
-	const struct tgs_geometry *g = &backing->view->geometry;
+	struct tgd_area areas[TGD_AREAS];
+	uint64_t bytes = 0;
+	unsigned i;
 
-	return punch_area(backing, pages, g->records_at, sizeof(struct tgs_record), page, n_pages) +
-	       punch_area(backing, pages, g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit),
-			  page, n_pages) +
-	       punch_area(backing, pages, g->tiny_taken_at, sizeof(struct tgs_tiny_taken), page,
-			  n_pages) +
-	       punch_area(backing, pages, g->tiny_more_at, sizeof(struct tgs_tiny_more), page,
-			  n_pages);
+	tgd_areas_of(&backing->view->geometry, areas);
+	for (i = 0; i < TGD_AREAS; i++)
+		bytes += punch_area(backing, pages, &areas[i], page, n_pages);
+	return bytes;
 }
 
 uint64_t tgd_backing_resident(const struct tgd_backing *backing)

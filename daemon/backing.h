@@ -23,11 +23,10 @@
 struct tgd_backing {
 	const struct tgs_heap *view;
 	int map_fd, heap_fd;
-	uint64_t *map_bits;       /* one for 4 KiB of the map file */
-	uint64_t *state_bits;     /* one for 4 KiB of the heap file before its pages */
-	uint64_t *page_bits;      /* one for a page */
-	uint64_t *used_bits;      /* one for a page; only where page_bits is set */
-	uint64_t scavenged_bytes; /* given back, since the start; pages only */
+	uint64_t *map_bits;   /* one for 4 KiB of the map file */
+	uint64_t *state_bits; /* one for 4 KiB of the heap file before its pages */
+	uint64_t *page_bits;  /* one for a page */
+	uint64_t *used_bits;  /* one for a page; only where page_bits is set */
 	struct tgd_headroom headroom;
 };
 
@@ -64,13 +63,36 @@ bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page);
 uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
 			 bool *ret_backed);
 
-/* Gives the memory of these pages back to the kernel.  -errno: nothing changed. */
+/* Gives the memory of these pages back to the kernel, and counts it in the map's header.  -errno:
+ * nothing changed. */
 int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
 
 /* After pages were punched and are free again: gives back the blocks of state that belong to free
  * pages only.  Returns the bytes. */
 uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_pages *pages,
 				 uint64_t page, uint64_t n_pages);
+
+/* ---- for a daemon that takes the files over: which memory is there? ----
+ *
+ * What belongs to spans is there, since it was before their entries were written: no need to ask.
+ * The kernel tells which blocks of the map file were ever written; those that were backed and never
+ * written look like holes, and cost nothing when they are backed again. */
+
+/* Asks the kernel about the map file and about central's dirty bits.  -errno. */
+int tgd_backing_find(struct tgd_backing *backing);
+
+/* The first byte at `at` or above in the map file that has memory; UINT64_MAX: there is none. */
+uint64_t tgd_backing_map_from(const struct tgd_backing *backing, uint64_t at);
+
+/* These have memory: a range of state; all that belongs to a span, whose pages count as used. */
+void tgd_backing_found_state(struct tgd_backing *backing, uint64_t at, uint64_t bytes);
+void tgd_backing_found_span(struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
+			    unsigned class);
+
+/* Whatever has not been found goes back to the kernel, a system call for each run of it; state of
+ * free pages that lies in one block with that of others becomes zero.  No span lies at end_page or
+ * above.  -errno: some of it may still have memory. */
+int tgd_backing_drop_rest(struct tgd_backing *backing, uint64_t end_page);
 
 /* Bytes that both files take of the machine's memory, as the kernel counts them. */
 uint64_t tgd_backing_resident(const struct tgd_backing *backing);

@@ -160,12 +160,14 @@ void tgd_central_adopt(struct tgd_central *central, struct tgs_span *span, bool 
 {
 	int i;
 
-	tgd_lease_move(central->lease, span, TGS_SLOT_CENTRAL);
-	atomic_thread_fence(memory_order_seq_cst);
+	/* While the map still says whose it was: a daemon killed in here leaves a span of a dead client, and
+	 * not one of central's with objects that nobody would ever free. */
 	if (kill) {
 		harvest(central, span);
 		kill_unpublished(central, span, pending);
 	}
+	tgd_lease_move(central->lease, span, TGS_SLOT_CENTRAL);
+	atomic_thread_fence(memory_order_seq_cst);
 	/* Frees may come in all the time; a span that they keep from being empty is dirty and gets
 	 * swept. */
 	for (i = 0; i < HARVESTS_MAX; i++) {
@@ -368,8 +370,7 @@ static void sweep_list(struct tgd_central *central, const struct tgd_list *list)
 	uint32_t page = list->head;
 	struct tgs_span span;
 
-	/* A span that changes its list goes to another one's head, and is then seen at most once
-	 * more. */
+	/* A span that has got room goes to the head of the partial ones, which were looked at before. */
 	while (page != TGD_PAGE_NONE && tgd_lease_at(central->lease, page, &span)) {
 		page = tgd_lease_next(central->lease, page);
 		if (settle(central, &span))
@@ -383,8 +384,8 @@ void tgd_central_sweep_all(struct tgd_central *central)
 	unsigned i;
 
 	for (i = 0; i < TGS_CLASSES_ALL; i++) {
-		sweep_list(central, &central->lease->full[i]);
 		sweep_list(central, &central->lease->partial[i]);
+		sweep_list(central, &central->lease->full[i]);
 	}
 	for (i = 0; i < TGS_DIRTY_BITS / 64; i++)
 		all[i] = UINT64_MAX;

@@ -4,7 +4,8 @@
  * a copy of it, but what it has in the heap is settled when the kernel says that the process has
  * ended (pidfd), or when it detaches. In between it is "away" and may come back.  So the table here
  * lives as long as the processes do, with at most one client a process; sessions come and go.  The
- * heap's own client table says the same, for the next daemon.
+ * heap's own client table says the same, for the next daemon, which takes up from there the watch for
+ * those that still live.
  */
 #include "daemon/client.h"
 
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "daemon/heap.h"
 #include "daemon/log.h"
 
 struct watch {
@@ -41,41 +41,79 @@ static struct tgd_client *client_free(struct tgd_client *client)
 	return NULL;
 }
 
+/* A client that is in no table yet. */
+static struct tgd_client *client_new(struct tgd_context *context, int pidfd,
+				     void (*on_exit)(struct tgd_client *client))
+{
+	struct watch *watch = calloc(1, sizeof(*watch));
+	struct tgd_client *client = &watch->client;
+
+	if (watch == NULL)
+		return NULL;
+	watch->on_exit = on_exit;
+	client->context = context;
+	client->pidfd = -1;
+	client->exit_event = event_new(context->base, pidfd, EV_READ, on_readable, watch);
+	if (client->exit_event == NULL || event_add(client->exit_event, NULL) < 0)
+		return client_free(client);
+	return client;
+}
+
+static void enter(struct tgd_client *client, int pidfd, const char *name)
+{
+	struct tgd_context *context = client->context;
+
+	client->pidfd = pidfd;
+	snprintf(client->label, sizeof(client->label), "client %u (pid %d, uid %u, \"%s\")",
+		 client->id, (int)client->pid, (unsigned)client->uid, name);
+	HASH_ADD(by_id, context->clients_by_id, id, sizeof(client->id), client);
+	HASH_ADD(by_pid, context->clients_by_pid, pid, sizeof(client->pid), client);
+	context->n_clients++;
+}
+
 int tgd_client_add(struct tgd_context *context, const struct tgd_client_new *new,
 		   void (*on_exit)(struct tgd_client *client), struct tgd_client **ret)
 {
 	const struct tgd_peer *peer = new->peer;
-	struct watch *watch = calloc(1, sizeof(*watch));
-	struct tgd_client *client = &watch->client;
+	struct tgd_client *client = client_new(context, new->pidfd, on_exit);
 	int r;
 
-	if (watch == NULL)
+	if (client == NULL)
 		return -ENOMEM;
-	watch->on_exit = on_exit;
-	client->pidfd = -1;
-	client->exit_event = event_new(context->base, new->pidfd, EV_READ, on_readable, watch);
-	if (client->exit_event == NULL || event_add(client->exit_event, NULL) < 0) {
-		client_free(client);
-		return -ENOMEM;
-	}
 	r = tgd_heap_client_add(context->heap, (uint32_t)peer->pid, new->start_time, peer->uid,
 				peer->gid, new->flags, new->name, &client->id);
 	if (r < 0) {
 		client_free(client);
 		return r;
 	}
-	client->context = context;
 	client->pid = peer->pid;
 	client->uid = peer->uid;
 	client->start_time = new->start_time;
-	client->pidfd = new->pidfd;
-	snprintf(client->label, sizeof(client->label), "client %u (pid %d, uid %u, \"%s\")",
-		 client->id, (int)client->pid, (unsigned)client->uid, new->name);
-	HASH_ADD(by_id, context->clients_by_id, id, sizeof(client->id), client);
-	HASH_ADD(by_pid, context->clients_by_pid, pid, sizeof(client->pid), client);
-	context->n_clients++;
+	enter(client, new->pidfd, new->name);
 	context->clients_changed(context);
 	*ret = client;
+	return 0;
+}
+
+int tgd_client_resume(struct tgd_context *context, const struct tgd_client_info *info,
+		      void (*on_exit)(struct tgd_client *client))
+{
+	struct tgd_client *client;
+	int pidfd, r;
+
+	r = tgd_peer_reopen_process((pid_t)info->pid, info->start_time, &pidfd);
+	if (r < 0)
+		return r;
+	client = client_new(context, pidfd, on_exit);
+	if (client == NULL) {
+		close(pidfd);
+		return -ENOMEM;
+	}
+	client->id = info->id;
+	client->pid = (pid_t)info->pid;
+	client->uid = (uid_t)info->uid;
+	client->start_time = info->start_time;
+	enter(client, pidfd, info->name);
 	return 0;
 }
 

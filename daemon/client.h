@@ -7,6 +7,7 @@
 #include <uthash.h>
 
 #include "daemon/context.h"
+#include "daemon/heap.h"
 
 struct event;
 
@@ -38,6 +39,11 @@ struct tgd_client_new {
  * the process has ended; it is to call tgd_client_end.  -ENOMEM, or as tgd_heap_client_add. */
 int tgd_client_add(struct tgd_context *context, const struct tgd_client_new *new,
 		   void (*on_exit)(struct tgd_client *client), struct tgd_client **ret);
+
+/* The same for one that the heap's table lists from the time of another daemon.  It is away.  -ESRCH:
+ * its process has ended; or what the kernel says. */
+int tgd_client_resume(struct tgd_context *context, const struct tgd_client_info *info,
+		      void (*on_exit)(struct tgd_client *client));
 
 struct tgd_client *tgd_client_by_id(const struct tgd_context *context, uint32_t id);
 struct tgd_client *tgd_client_by_pid(const struct tgd_context *context, pid_t pid);

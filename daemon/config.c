@@ -369,7 +369,9 @@ static int complete(struct tgd_config *config, char *why, size_t why_size)
 
 /* ---- the command line ---- */
 
-enum { OPTION_CONFIG = 1000, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_CONFIG = 1000, OPTION_UPGRADE, OPTION_HELP, OPTION_VERSION };
+
+#define N_ACTIONS 4 /* options that are no keys */
 
 static int take_option(struct tgd_config *config, int option, const char *text, char *why,
 		       size_t why_size)
@@ -397,19 +399,21 @@ static int wrong_option(int option, const char *word, char *why, size_t why_size
 	return refuse(why, why_size, "there is no option %s; see tgd --help", word);
 }
 
-int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
-			 enum tgd_config_action *ret_action, char *why, size_t why_size)
+static int from_args(struct tgd_config *config, int argc, char **argv, bool with_file,
+		     enum tgd_config_action *ret_action, char *why, size_t why_size)
 {
-	struct option options[TGD_CONFIG_KEYS + 4] = {
+	struct option options[TGD_CONFIG_KEYS + N_ACTIONS + 1] = {
 		{"config", required_argument, NULL, OPTION_CONFIG},
+		{"upgrade", no_argument, NULL, OPTION_UPGRADE},
 		{"help", no_argument, NULL, OPTION_HELP},
 		{"version", no_argument, NULL, OPTION_VERSION},
 	};
+	enum tgd_config_action action = TGD_CONFIG_RUN;
 	int option, r;
 	unsigned key;
 
 	for (key = 0; key < TGD_CONFIG_KEYS; key++)
-		options[3 + key] =
+		options[N_ACTIONS + key] =
 			(struct option){keys[key].name, required_argument, NULL, (int)key};
 	tgd_config_init(config);
 	config->argc = argc;
@@ -420,6 +424,10 @@ int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
 			*ret_action = option == OPTION_HELP ? TGD_CONFIG_HELP : TGD_CONFIG_VERSION;
 			return 0;
 		}
+		if (option == OPTION_UPGRADE) {
+			action = TGD_CONFIG_UPGRADE;
+			continue;
+		}
 		if (option == '?' || option == ':')
 			return wrong_option(option, argv[optind - 1], why, why_size);
 		r = take_option(config, option, optarg, why, why_size);
@@ -429,7 +437,7 @@ int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
 	if (optind < argc)
 		return refuse(why, why_size, "\"%s\" is not an option; see tgd --help",
 			      argv[optind]);
-	if (config->file[0] != '\0') {
+	if (config->file[0] != '\0' && with_file) {
 		r = read_file(config, why, why_size);
 		if (r < 0)
 			return r;
@@ -437,8 +445,22 @@ int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
 	r = complete(config, why, why_size);
 	if (r < 0)
 		return r;
-	*ret_action = TGD_CONFIG_RUN;
+	*ret_action = action;
 	return 0;
+}
+
+int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
+			 enum tgd_config_action *ret_action, char *why, size_t why_size)
+{
+	return from_args(config, argc, argv, true, ret_action, why, why_size);
+}
+
+int tgd_config_from_args_alone(struct tgd_config *config, int argc, char **argv, char *why,
+			       size_t why_size)
+{
+	enum tgd_config_action action;
+
+	return from_args(config, argc, argv, false, &action, why, why_size);
 }
 
 int tgd_config_reload(const struct tgd_config *config, struct tgd_config *ret, char *why,
@@ -468,6 +490,8 @@ void tgd_config_print_help(FILE *to)
 	}
 	fprintf(to, "  %-20s %s\n", "--config FILE",
 		"read these options from a file, without their dashes: key = value");
+	fprintf(to, "  %-20s %s\n", "--upgrade",
+		"have the daemon at the socket go on as this program; see tgd(8)");
 	fprintf(to, "  %-20s %s\n", "--help", "this text");
 	fprintf(to, "  %-20s %s\n", "--version", "the version");
 	fputs("\nSIZE is a number of bytes with K, M, G or T behind it for powers of 1024: 512M, "

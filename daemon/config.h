@@ -46,6 +46,7 @@ struct tgd_config {
 /* What tgd_config_from_args found, other than an error. */
 enum tgd_config_action {
 	TGD_CONFIG_RUN,
+	TGD_CONFIG_UPGRADE, /* of the daemon at the socket, to this program */
 	TGD_CONFIG_HELP,
 	TGD_CONFIG_VERSION,
 };
@@ -58,6 +59,10 @@ void tgd_config_init(struct tgd_config *config);
  * must stay until the last reload. */
 int tgd_config_from_args(struct tgd_config *config, int argc, char **argv,
 			 enum tgd_config_action *ret_action, char *why, size_t why_size);
+
+/* The same without the file, for a daemon that must go on although somebody has broken it. */
+int tgd_config_from_args_alone(struct tgd_config *config, int argc, char **argv, char *why,
+			       size_t why_size);
 
 /* Reads the same command line, and the file as it is now, into *ret.  Returns as
  * tgd_config_from_args. */

@@ -57,6 +57,8 @@ struct tgd_conn {
 	bool reading, writing; /* the event is added */
 	bool throttled;        /* output was over HIGH and is not under LOW yet */
 	bool held;
+	bool again;    /* the frame that is handled is to come again */
+	bool retiring; /* nothing more is read */
 	bool waits;    /* `soon` will handle the frames that are left */
 	bool handling; /* a frame is; who handles it flushes afterwards */
 	bool told_closed;
@@ -94,7 +96,8 @@ static void call_soon(struct tgd_conn *conn, unsigned ms)
 /* Makes libevent watch for what the state asks for. */
 static void update_events(struct tgd_conn *conn)
 {
-	bool read = conn->state == OPEN && !conn->throttled && !conn->held && !conn->waits;
+	bool read = conn->state == OPEN && !conn->throttled && !conn->held && !conn->waits &&
+		    !conn->retiring;
 
 	if (conn->state == CLOSED)
 		return;
@@ -271,9 +274,10 @@ static void handle_frames(struct tgd_conn *conn)
 			break;
 		}
 		conn->handling = true;
+		conn->again = false;
 		conn->ops->frame(conn->owner, payload, len);
 		conn->handling = false;
-		if (conn->state != CLOSED)
+		if (conn->state != CLOSED && !conn->again)
 			evbuffer_drain(conn->in, TGP_FRAME_HEAD + len);
 	}
 }
@@ -423,6 +427,24 @@ void tgd_conn_hold(struct tgd_conn *conn, bool held)
 		call_soon(conn, 0);
 	}
 	update_events(conn);
+}
+
+void tgd_conn_again(struct tgd_conn *conn)
+{
+	conn->again = true;
+}
+
+void tgd_conn_retire(struct tgd_conn *conn)
+{
+	conn->retiring = true;
+	update_events(conn);
+}
+
+bool tgd_conn_is_quiet(const struct tgd_conn *conn)
+{
+	return conn->state == CLOSED ||
+	       (!conn->held && !conn->waits && !conn->throttled &&
+		evbuffer_get_length(conn->out) == 0);
 }
 
 void tgd_conn_end(struct tgd_conn *conn, const char *why)

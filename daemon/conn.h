@@ -50,6 +50,15 @@ void tgd_conn_deadline(struct tgd_conn *conn, unsigned timeout_ms, const char *w
 /* While held, no frame is handled; what comes is left in the socket. */
 void tgd_conn_hold(struct tgd_conn *conn, bool held);
 
+/* In `frame`, with the connection held: the same frame comes again when it is held no more. */
+void tgd_conn_again(struct tgd_conn *conn);
+
+/* Reads nothing any more; the frames that are there are handled. */
+void tgd_conn_retire(struct tgd_conn *conn);
+
+/* Is no whole frame left to handle, and nothing to send? */
+bool tgd_conn_is_quiet(const struct tgd_conn *conn);
+
 /* Sends what is queued, for a second at most, and closes; what comes is ignored. */
 void tgd_conn_end(struct tgd_conn *conn, const char *why);
 

@@ -15,6 +15,13 @@ struct tgd_client;
 struct tgd_heap;
 struct tgd_session;
 
+/* What is known of the keeper; the text is the context's. */
+struct tgd_keeping {
+	pid_t keeper_pid; /* 0: there is none right now */
+	uint64_t restarts;
+	const char *upgrade_failure; /* why the last upgrade was not done; "": it was, or there was none */
+};
+
 struct tgd_context {
 	struct tgd_config *config;
 	struct tgd_heap *heap;
@@ -26,6 +33,7 @@ struct tgd_context {
 	struct tgd_session *sessions; /* utlist: connections */
 	unsigned n_sessions;
 	unsigned max_sessions; /* as many as there are descriptors for, with a pidfd for each */
+	unsigned n_waiting;    /* sessions that wait for a client to be settled */
 	unsigned n_unread_attaches; /* sessions whose AttachReply may lie unread */
 	uint64_t start_ms;          /* tgd_now_ms at the start */
 	uint64_t messages;          /* requests of clients answered */
@@ -39,6 +47,12 @@ struct tgd_context {
 
 	/* Ends the daemon, in the next turn of the loop: what was answered so far is sent. */
 	void (*stop)(struct tgd_context *context, const char *why);
+
+	/* Has the keeper put another program in our place: an open file, which stays the caller's, and
+	 * its path. It then asks us to retire.  -errno: the keeper was not asked. */
+	int (*upgrade)(struct tgd_context *context, int program, const char *path);
+
+	void (*tell_keeping)(const struct tgd_context *context, struct tgd_keeping *ret);
 };
 
 /* Milliseconds of a clock that nobody sets. */

@@ -25,11 +25,12 @@ void tgd_heap_status(const struct tgd_heap *heap, struct tgd_heap_status *ret)
 		.peak_span_bytes = lease->peak_pages * TGS_PAGE_SIZE,
 		.resident_bytes = tgd_backing_resident(&heap->backing),
 		.idle_bytes = tgd_pages_free_backed(heap->pages) * TGS_PAGE_SIZE,
-		.scavenged_bytes = heap->backing.scavenged_bytes,
+		.scavenged_bytes = atomic_load_explicit(&heap->view.map->scavenged_bytes,
+							memory_order_relaxed),
 		.largest_free_run_bytes = tgd_pages_largest_run(heap->pages) * TGS_PAGE_SIZE,
 		.clients = heap->holders.n_live,
 		.dead_clients = heap->holders.n_dead,
-		.recovered_clients = heap->reclaim.n_recovered,
+		.recovered_clients = tgd_holders_recovered(&heap->holders),
 		.slots = heap->holders.n_slots,
 		.spans = lease->n_spans,
 		.orphan_spans = lease->n_orphans,
@@ -214,4 +215,76 @@ bool tgd_heap_root_from(const struct tgd_heap *heap, uint64_t index, struct tgd_
 	    tgs_object_live(&heap->view, &object))
 		ret->size = tgs_object_size(&heap->view, &object);
 	return true;
+}
+
+/* The client's slots, by number. */
+static unsigned list_slots(const struct tgd_heap *heap, uint32_t index, uint64_t after,
+			   uint64_t *ret_pages, unsigned max, uint64_t *ret_next)
+{
+	const struct tgd_holders *holders = &heap->holders;
+	uint64_t slot = tgs_max(after, TGS_SLOT_CENTRAL + 1);
+	unsigned n = 0;
+
+	*ret_next = 0;
+	for (; slot < holders->slots_used; slot++) {
+		if (holders->slot[slot].client != index || slot == holders->table[index].closet)
+			continue;
+		if (n == max) {
+			*ret_next = slot;
+			break;
+		}
+		ret_pages[n++] = slot;
+	}
+	return n;
+}
+
+static int list_spans(struct tgd_heap *heap, unsigned slot, uint64_t after, uint64_t *ret_pages,
+		      unsigned max, unsigned *ret_n, uint64_t *ret_next)
+{
+	uint32_t page = heap->lease.slot[slot].head;
+	struct tgs_span span;
+	unsigned n;
+
+	if (after != 0) {
+		if (!tgd_lease_at(&heap->lease, after - 1, &span) || span.owner != slot)
+			return tgd_heap_fail(heap, -EINVAL,
+					     "slot %u no longer holds a span at page %llu, after "
+					     "which to list; ask again from the start",
+					     slot, (unsigned long long)after - 1);
+		page = tgd_lease_next(&heap->lease, (uint32_t)span.page);
+	}
+	for (n = 0; n < max && page != TGD_PAGE_NONE; n++) {
+		ret_pages[n] = page;
+		page = tgd_lease_next(&heap->lease, page);
+	}
+	*ret_n = n;
+	*ret_next = page == TGD_PAGE_NONE ? 0 : ret_pages[n - 1] + 1;
+	return 0;
+}
+
+int tgd_heap_holdings(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint64_t after,
+		      uint64_t *ret_pages, unsigned max, unsigned *ret_n, uint64_t *ret_total,
+		      uint64_t *ret_next)
+{
+	const struct tgd_holder *holder;
+	uint32_t index;
+	int r;
+
+	if (max == 0)
+		return tgd_heap_fail(heap, -EINVAL, "there is no room to list anything");
+	if (slot == TGS_SLOT_NONE) {
+		r = tgd_heap_find_client(heap, client_id, &index);
+		if (r < 0)
+			return r;
+		holder = &heap->holders.table[index];
+		*ret_n = list_slots(heap, index, after, ret_pages, max, ret_next);
+		*ret_total = holder->n_slots - (holder->closet != TGS_SLOT_NONE);
+		return 0;
+	}
+	r = tgd_heap_find_slot(heap, client_id, slot, &index);
+	if (r == 0)
+		r = list_spans(heap, slot, after, ret_pages, max, ret_n, ret_next);
+	if (r == 0)
+		*ret_total = heap->lease.slot[slot].n_spans;
+	return r;
 }

@@ -1,8 +1,9 @@
 /* heap.c - makes and ends a heap; its clients, slots, roots, limit, and background work.
  *
  * The pieces know nothing of each other beyond what their headers say; this file puts them
- * together.  Spans are given and taken back in heap-spans.c, tables for tgctl come from heap-
- * info.c, the check is heap-check.c.
+ * together.  Spans are given and taken back in heap-spans.c, the limit and the background work are in
+ * heap-work.c, tables for tgctl come from heap-info.c, the check is heap-check.c, and how a heap is made
+ * of the files of a dead daemon is in takeover.c.
  */
 #include "daemon/heap.h"
 
@@ -38,13 +39,6 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
-
-/* One call of tgd_heap_work: spans settled, words of central's dirty map read (64 pages each). */
-#define WORK_SPANS 256
-#define WORK_WORDS 65536
-
-#define SWEEP_MIN_MS 20
-#define SWEEP_MAX_MS 1000
 
 int tgd_heap_fail(struct tgd_heap *heap, int r, const char *format, ...)
 {
@@ -147,12 +141,45 @@ static int make_files(struct tgd_heap *heap, const struct tgd_heap_options *opti
 	if (r == 0)
 		r = tgs_region_format(heap->map_fd, heap->heap_fd, options->name, uuid, base,
 				      n_pages);
-	if (r == 0)
-		r = tgs_region_reopen_read_only(heap->map_fd, &heap->map_fd_ro);
 	/* Nobody gets more out of a descriptor that we pass than it was opened for. */
 	if (r == 0 && (fchmod(heap->map_fd, 0400) < 0 || fchmod(heap->heap_fd, 0600) < 0))
 		r = -errno;
 	return r;
+}
+
+struct tgd_heap *tgd_heap_alloc(int map_fd, int heap_fd)
+{
+	struct tgd_heap *heap = calloc(1, sizeof(*heap));
+
+	if (!heap)
+		return NULL;
+	heap->map_fd = map_fd;
+	heap->heap_fd = heap_fd;
+	heap->map_fd_ro = -1;
+	return heap;
+}
+
+int tgd_heap_open(struct tgd_heap *heap, char *why, size_t why_size)
+{
+	int r;
+
+	r = tgs_region_map(&heap->view, heap->map_fd, heap->heap_fd, true, false, why, why_size);
+	if (r == 0)
+		r = tgs_region_reopen_read_only(heap->map_fd, &heap->map_fd_ro);
+	if (r == 0)
+		r = tgd_pages_new(&heap->pages, heap->view.geometry.n_pages);
+	if (r == 0)
+		r = tgd_backing_init(&heap->backing, &heap->view, heap->map_fd, heap->heap_fd);
+	if (r == 0)
+		r = tgd_lease_init(&heap->lease, &heap->view, heap->pages, &heap->backing);
+	if (r < 0)
+		return r;
+
+	tgd_central_init(&heap->central, &heap->view, &heap->lease, &heap->holders);
+	tgd_reclaim_init(&heap->reclaim, &heap->central, &heap->holders);
+	tgd_scavenge_init(&heap->scavenge, heap->pages, &heap->backing);
+	tgd_roots_init(&heap->roots, &heap->view, &heap->backing);
+	return 0;
 }
 
 static int build(struct tgd_heap *heap, const struct tgd_heap_options *options, char *why,
@@ -165,31 +192,21 @@ static int build(struct tgd_heap *heap, const struct tgd_heap_options *options, 
 
 	r = make_files(heap, options, bytes / TGS_PAGE_SIZE, why, why_size);
 	if (r == 0)
-		r = tgs_region_map(&heap->view, heap->map_fd, heap->heap_fd, true, false, why,
-				   why_size);
-	if (r == 0)
-		r = tgd_pages_new(&heap->pages, bytes / TGS_PAGE_SIZE);
-	if (r == 0)
-		r = tgd_backing_init(&heap->backing, &heap->view, heap->map_fd, heap->heap_fd);
+		r = tgd_heap_open(heap, why, why_size);
 	if (r == 0)
 		r = tgd_backing_map(&heap->backing, 0, TGS_OS_PAGE);
 	if (r == 0)
 		r = tgd_backing_state(&heap->backing, 0, TGS_OS_PAGE);
 	if (r == 0)
-		r = tgd_lease_init(&heap->lease, &heap->view, heap->pages, &heap->backing);
-	if (r == 0)
 		r = tgd_holders_init(&heap->holders, &heap->view, &heap->backing);
 	if (r < 0)
 		return r;
 
-	tgd_central_init(&heap->central, &heap->view, &heap->lease, &heap->holders);
-	tgd_reclaim_init(&heap->reclaim, &heap->central, &heap->holders);
-	tgd_scavenge_init(&heap->scavenge, heap->pages, &heap->backing);
-	tgd_roots_init(&heap->roots, &heap->view, &heap->backing);
 	heap->limit_pages = limit / TGS_PAGE_SIZE;
 	header = (struct tgs_map_header *)(uintptr_t)heap->view.map;
 	atomic_store_explicit(&header->limit_bytes, limit, memory_order_relaxed);
-	atomic_store_explicit(&header->daemon_epoch, 1, memory_order_relaxed);
+	/* The last: a heap whose epoch is 0 was never finished. */
+	atomic_store_explicit(&header->daemon_epoch, 1, memory_order_release);
 	return 0;
 }
 
@@ -203,10 +220,9 @@ int tgd_heap_new(struct tgd_heap **ret, const struct tgd_heap_options *options, 
 	r = check_options(options, why, why_size);
 	if (r < 0)
 		return r;
-	heap = calloc(1, sizeof(*heap));
+	heap = tgd_heap_alloc(-1, -1);
 	if (!heap)
 		return -ENOMEM;
-	heap->map_fd = heap->map_fd_ro = heap->heap_fd = -1;
 	r = build(heap, options, why, why_size);
 	if (r < 0) {
 		if (why[0] == '\0')
@@ -243,6 +259,11 @@ int tgd_heap_heap_fd(const struct tgd_heap *heap)
 	return heap->heap_fd;
 }
 
+int tgd_heap_map_fd(const struct tgd_heap *heap)
+{
+	return heap->map_fd;
+}
+
 const struct tgs_heap *tgd_heap_view(const struct tgd_heap *heap)
 {
 	return &heap->view;
@@ -250,7 +271,7 @@ const struct tgs_heap *tgd_heap_view(const struct tgd_heap *heap)
 
 /* ---- clients and slots ---- */
 
-static int find_client(struct tgd_heap *heap, uint32_t client_id, uint32_t *ret)
+int tgd_heap_find_client(struct tgd_heap *heap, uint32_t client_id, uint32_t *ret)
 {
 	int r = tgd_holders_find(&heap->holders, client_id, ret);
 
@@ -261,7 +282,7 @@ static int find_client(struct tgd_heap *heap, uint32_t client_id, uint32_t *ret)
 int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint32_t *ret)
 {
 	uint32_t index;
-	int r = find_client(heap, client_id, &index);
+	int r = tgd_heap_find_client(heap, client_id, &index);
 
 	if (r < 0)
 		return r;
@@ -297,12 +318,11 @@ int tgd_heap_client_add(struct tgd_heap *heap, uint32_t pid, uint64_t start_time
 static int client_end(struct tgd_heap *heap, uint32_t client_id, uint32_t flag)
 {
 	uint32_t index;
-	int r = find_client(heap, client_id, &index);
+	int r = tgd_heap_find_client(heap, client_id, &index);
 
 	if (r < 0)
 		return r;
-	heap->holders.table[index].flags |= flag;
-	tgd_holders_end(&heap->holders, index);
+	tgd_holders_end(&heap->holders, index, flag);
 	tgd_reclaim_add(&heap->reclaim, index);
 	return 0;
 }
@@ -314,13 +334,13 @@ int tgd_heap_client_end(struct tgd_heap *heap, uint32_t client_id)
 
 int tgd_heap_client_detach(struct tgd_heap *heap, uint32_t client_id)
 {
-	return client_end(heap, client_id, TGD_HOLDER_DETACHED);
+	return client_end(heap, client_id, TGS_CLIENT_DETACHED);
 }
 
 int tgd_heap_open_slot(struct tgd_heap *heap, uint32_t client_id, unsigned *ret_slot)
 {
 	uint32_t index;
-	int r = find_client(heap, client_id, &index);
+	int r = tgd_heap_find_client(heap, client_id, &index);
 
 	if (r < 0)
 		return r;
@@ -363,15 +383,8 @@ static bool object_is_live(const struct tgd_heap *heap, uint64_t ref)
 	       tgs_object_live(&heap->view, &object);
 }
 
-int tgd_heap_root_set(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,
-		      uint64_t expected)
+static int root_result(struct tgd_heap *heap, const char *name, int r)
 {
-	int r;
-
-	if (ref != 0 && !object_is_live(heap, ref))
-		return tgd_heap_fail(heap, -EFAULT, "no live object starts at ref 0x%llx",
-				     (unsigned long long)ref);
-	r = tgd_roots_set(&heap->roots, name, ref, compare, expected);
 	switch (r) {
 	case 0:
 		return 0;
@@ -392,85 +405,19 @@ int tgd_heap_root_set(struct tgd_heap *heap, const char *name, uint64_t ref, boo
 	}
 }
 
-/* ---- limit, trim, work ---- */
-
-int tgd_heap_set_limit(struct tgd_heap *heap, uint64_t bytes)
+int tgd_heap_root_set(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,
+		      uint64_t expected)
 {
-	struct tgs_map_header *header = (struct tgs_map_header *)(uintptr_t)heap->view.map;
-	uint64_t reserve = heap->view.geometry.n_pages * TGS_PAGE_SIZE;
-	uint64_t used = heap->lease.n_pages * TGS_PAGE_SIZE;
-	uint64_t idle = tgd_pages_free_backed(heap->pages);
-	uint64_t all;
-
-	if (bytes < TGS_PAGE_SIZE || bytes > reserve)
-		return tgd_heap_fail(heap, -EINVAL,
-				     "a limit of %llu bytes is not between %u (a page) and %llu "
-				     "(the reservation)",
-				     (unsigned long long)bytes, TGS_PAGE_SIZE,
-				     (unsigned long long)reserve);
-	if (bytes < used)
-		return tgd_heap_fail(
-			heap, -EBUSY,
-			"a limit of %llu bytes is below the %llu bytes in use; try trim first",
-			(unsigned long long)bytes, (unsigned long long)used);
-	heap->limit_pages = bytes / TGS_PAGE_SIZE;
-	atomic_store_explicit(&header->limit_bytes, bytes, memory_order_relaxed);
-	all = heap->lease.n_pages + idle;
-	if (all > heap->limit_pages)
-		(void)tgd_scavenge_force(&heap->scavenge, all - heap->limit_pages);
-	return 0;
+	if (ref != 0 && !object_is_live(heap, ref))
+		return tgd_heap_fail(heap, -EFAULT, "no live object starts at ref 0x%llx",
+				     (unsigned long long)ref);
+	return root_result(heap, name, tgd_roots_set(&heap->roots, name, ref, compare, expected));
 }
 
-void tgd_heap_press(struct tgd_heap *heap)
+int tgd_heap_root_set_again(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,
+			    uint64_t expected)
 {
-	struct tgs_map_header *header = (struct tgs_map_header *)(uintptr_t)heap->view.map;
-
-	atomic_fetch_add_explicit(&header->trim_epoch, 1, memory_order_relaxed);
-}
-
-uint64_t tgd_heap_trim(struct tgd_heap *heap)
-{
-	uint64_t state = heap->scavenge.state_bytes;
-	uint64_t pages;
-
-	while (tgd_reclaim_work(&heap->reclaim, WORK_SPANS))
-		;
-	tgd_central_sweep_all(&heap->central);
-	pages = tgd_scavenge_force(&heap->scavenge, UINT64_MAX);
-	tgd_heap_press(heap);
-	return pages * TGS_PAGE_SIZE + heap->scavenge.state_bytes - state;
-}
-
-/* Central's spans get freed into without a message, so somebody has to look; less often when
- * nothing was found. */
-static int sweep(struct tgd_heap *heap, uint64_t now_ms)
-{
-	bool done;
-
-	if (heap->lease.n_orphans == 0 && heap->holders.n_closets == 0)
-		return -1;
-	if (now_ms < heap->sweep_at_ms)
-		return (int)(heap->sweep_at_ms - now_ms);
-	if (tgd_central_sweep(&heap->central, WORK_WORDS, &done) +
-		    tgd_central_sweep_closets(&heap->central) >
-	    0)
-		heap->sweep_wait_ms = 0;
-	if (!done)
+	if (name[0] != '\0' && tgd_roots_get(&heap->roots, name) == ref)
 		return 0;
-	heap->sweep_wait_ms = tgs_min(tgs_max(2 * heap->sweep_wait_ms, SWEEP_MIN_MS), SWEEP_MAX_MS);
-	heap->sweep_at_ms = now_ms + heap->sweep_wait_ms;
-	return (int)heap->sweep_wait_ms;
-}
-
-int tgd_heap_work(struct tgd_heap *heap, uint64_t now_ms)
-{
-	int sweep_ms, scavenge_ms;
-
-	if (tgd_reclaim_work(&heap->reclaim, WORK_SPANS))
-		return 0;
-	sweep_ms = sweep(heap, now_ms);
-	scavenge_ms = tgd_scavenge_work(&heap->scavenge, now_ms);
-	if (sweep_ms < 0 || scavenge_ms < 0)
-		return sweep_ms < 0 ? scavenge_ms : sweep_ms;
-	return (int)tgs_min((uint64_t)sweep_ms, (uint64_t)scavenge_ms);
+	return tgd_heap_root_set(heap, name, ref, compare, expected);
 }

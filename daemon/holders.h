@@ -21,9 +21,7 @@
 
 #define TGD_HOLDER_INDEX_BITS 14
 #define TGD_HOLDER_RECLAIM    1u /* TG_RECLAIM of tg.h, as it comes over the wire */
-#define TGD_HOLDER_DETACHED \
-	2u /* it ended by saying so: settled like the dead, not counted as recovered */
-#define TGD_HOLDER_NONE UINT32_MAX
+#define TGD_HOLDER_NONE       UINT32_MAX
 
 struct tgd_holder {
 	uint32_t state; /* enum tgs_client_state */
@@ -55,6 +53,16 @@ struct tgd_holders {
 int tgd_holders_init(struct tgd_holders *holders, const struct tgs_heap *view,
 		     struct tgd_backing *backing);
 
+/* Instead of init, for a daemon that takes the files over: clients and slots as the map has them,
+ * which was found sound (takeover.h).  What was half done is finished or undone:
+ *
+ *   a slot that is owned, not yet or no longer in_use    in use again; its client closes it, or its end does
+ *   a slot of a client that is FREE: a closet, opened before its client was entered       free
+ *   LIVE, but flagged as detached: its end was not yet entered                          not detached
+ *   DEAD, and counted as recovered                                                              FREE */
+void tgd_holders_adopt(struct tgd_holders *holders, const struct tgs_heap *view,
+		       struct tgd_backing *backing);
+
 struct tgd_holder_new {
 	uint32_t pid;
 	uint64_t start_time;
@@ -69,10 +77,10 @@ int tgd_holders_add(struct tgd_holders *holders, const struct tgd_holder_new *wh
 /* The index of a live client; -ENOENT. */
 int tgd_holders_find(const struct tgd_holders *holders, uint32_t id, uint32_t *ret_index);
 
-/* LIVE -> DEAD. */
-void tgd_holders_end(struct tgd_holders *holders, uint32_t index);
+/* LIVE -> DEAD.  `flags`: TGS_CLIENT_DETACHED, or 0. */
+void tgd_holders_end(struct tgd_holders *holders, uint32_t index, uint32_t flags);
 
-/* DEAD -> FREE; it has no slots. */
+/* DEAD -> FREE; it has no slots.  Counted as recovered, unless it detached. */
 void tgd_holders_remove(struct tgd_holders *holders, uint32_t index);
 
 /* A slot for this client, all zero but for its sequence number and mark.  -EMFILE, -ENOMEM. */
@@ -80,6 +88,9 @@ int tgd_holders_open_slot(struct tgd_holders *holders, uint32_t index, unsigned 
 
 /* The slot is nobody's again.  It holds no span, and nothing is in flight in it. */
 void tgd_holders_close_slot(struct tgd_holders *holders, unsigned slot);
+
+/* How many dead clients were settled since the files were made. */
+uint64_t tgd_holders_recovered(const struct tgd_holders *holders);
 
 /* The table's entry in the map. */
 const struct tgs_client *tgd_holders_entry(const struct tgd_holders *holders, uint32_t index);

@@ -139,10 +139,9 @@ static void write_entries(struct tgd_lease *lease, const struct tgs_span *span)
 				      memory_order_release);
 }
 
-static void clear_entries(struct tgd_lease *lease, const struct tgs_span *span)
+static void clear_entries(struct tgd_lease *lease, const struct tgs_span *span, uint64_t n)
 {
 	_Atomic uint64_t *entries = (_Atomic uint64_t *)(uintptr_t)lease->view->page_map;
-	uint64_t n = span->class == 0 ? 1 : span->n_pages;
 
 	while (n-- > 0)
 		atomic_store_explicit(&entries[span->page + n], 0, memory_order_release);
@@ -167,11 +166,26 @@ void tgd_lease_create(struct tgd_lease *lease, uint64_t page, uint64_t n_pages, 
 	};
 
 	write_entries(lease, &span);
-	list_add(lease, list_of(lease, &span), &span);
+	tgd_lease_found(lease, &span);
+}
+
+void tgd_lease_found(struct tgd_lease *lease, const struct tgs_span *span)
+{
+	list_add(lease, list_of(lease, span), span);
 	lease->n_spans++;
-	lease->class_spans[class]++;
-	count_pages(lease, class, n_pages);
-	lease->end_page = tgs_max(lease->end_page, page + n_pages);
+	lease->class_spans[span->class]++;
+	count_pages(lease, span->class, span->n_pages);
+	lease->end_page = tgs_max(lease->end_page, span->page + span->n_pages);
+}
+
+void tgd_lease_finish_move(struct tgd_lease *lease, const struct tgs_span *span)
+{
+	write_entries(lease, span);
+}
+
+void tgd_lease_finish_end(struct tgd_lease *lease, const struct tgs_span *span, uint64_t n)
+{
+	clear_entries(lease, span, n);
 }
 
 static void put_partial_bit(struct tgd_lease *lease, uint64_t page, bool partial)
@@ -263,7 +277,7 @@ static void clear_state(const struct tgd_lease *lease, const struct tgs_span *sp
 void tgd_lease_destroy(struct tgd_lease *lease, const struct tgs_span *span)
 {
 	clear_state(lease, span);
-	clear_entries(lease, span);
+	clear_entries(lease, span, span->class == 0 ? 1 : span->n_pages);
 	list_remove(lease, list_of(lease, span), span);
 	put_partial_bit(lease, span->page, false);
 	lease->n_spans--;

@@ -8,8 +8,15 @@
  *   create    pages of the page heap, backed, state zero -> a span of a slot
  *   move      from one holder to another
  *   destroy   an empty span -> state cleared, entries cleared, pages free: in this order, so that
- *             whoever comes after a
- *             crash never finds a free page with state
+ *             whoever comes after a crash never finds a free page with state
+ *
+ * Entries are written from the first page up, and cleared from the last page down.  So a daemon that
+ * is killed leaves nothing that the next one would have to guess at (takeover.h):
+ *
+ *   entries of the last pages missing    half made, or half ended: it ends; it was empty either way
+ *   owners that differ                   half moved: the first page's is right
+ *
+ * A large span has one entry: it is made, moved, resized and ended by one store.
  */
 #pragma once
 
@@ -79,6 +86,17 @@ void tgd_lease_resize(struct tgd_lease *lease, struct tgs_span *span, uint64_t n
 
 /* An empty span ends. */
 void tgd_lease_destroy(struct tgd_lease *lease, const struct tgs_span *span);
+
+/* ---- for a daemon that takes the files over ---- */
+
+/* A span that stands in the page map, whole.  The pages are in use in the page heap by now, or soon. */
+void tgd_lease_found(struct tgd_lease *lease, const struct tgs_span *span);
+
+/* Not listed yet: all entries name the span's owner. */
+void tgd_lease_finish_move(struct tgd_lease *lease, const struct tgs_span *span);
+
+/* Not listed: the first n entries, all that are left, go. */
+void tgd_lease_finish_end(struct tgd_lease *lease, const struct tgs_span *span, uint64_t n);
 
 static inline uint32_t tgd_lease_next(const struct tgd_lease *lease, uint32_t page)
 {

@@ -7,6 +7,10 @@
  * lock after, on a file that has no name any more; so who gets the lock looks whether the file
  * still is the one at that name, or tries again. The socket gets its mode before it listens, so
  * nobody can connect under a wrong one.
+ *
+ * The lock belongs to the open file, and so to keeper and worker alike: it is given up when neither
+ * has the file open any more.  Its text, and the kernel for who asks about the socket, name the
+ * keeper.
  */
 #include "daemon/listen.h"
 
@@ -67,21 +71,28 @@ static int try_lock(struct tgd_listener *listener, char *why, size_t why_size)
 	return 0;
 }
 
-static int take_lock(struct tgd_listener *listener, char *why, size_t why_size)
+static int write_pid(const struct tgd_listener *listener)
 {
 	char pid[16];
-	int n, r;
+	int n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+
+	errno = EIO;
+	return ftruncate(listener->lock_fd, 0) < 0 || pwrite(listener->lock_fd, pid, n, 0) != n
+		       ? -errno
+		       : 0;
+}
+
+static int take_lock(struct tgd_listener *listener, char *why, size_t why_size)
+{
+	int r;
 
 	do
 		r = try_lock(listener, why, why_size);
 	while (r > 0);
 	if (r < 0)
 		return r;
-	n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-	if (ftruncate(listener->lock_fd, 0) < 0 || pwrite(listener->lock_fd, pid, n, 0) != n)
-		return refuse(errno != 0 ? -errno : -EIO, why, why_size, "cannot write to",
-			      listener->lock_path);
-	return 0;
+	r = write_pid(listener);
+	return r < 0 ? refuse(r, why, why_size, "cannot write to", listener->lock_path) : 0;
 }
 
 /* A program that knows nothing of our lock may listen there. */
@@ -142,9 +153,7 @@ int tgd_listen(struct tgd_listener *listener, const char *path, const struct tgd
 	int r;
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	snprintf(listener->path, sizeof(listener->path), "%s", path);
-	snprintf(listener->lock_path, sizeof(listener->lock_path), "%s.lock", path);
-	listener->lock_fd = -1;
+	tgd_listen_resume(listener, path, -1);
 	r = take_lock(listener, why, why_size);
 	if (r < 0)
 		goto undo;
@@ -170,12 +179,32 @@ undo:
 	return r;
 }
 
+void tgd_listen_resume(struct tgd_listener *listener, const char *path, int lock_fd)
+{
+	snprintf(listener->path, sizeof(listener->path), "%s", path);
+	snprintf(listener->lock_path, sizeof(listener->lock_path), "%s.lock", path);
+	listener->lock_fd = lock_fd;
+}
+
+void tgd_listen_sign(const struct tgd_listener *listener, int fd)
+{
+	(void)write_pid(listener);
+	/* Peers ask the kernel for the pid of whoever said so last. */
+	(void)listen(fd, BACKLOG);
+}
+
 void tgd_listen_done(struct tgd_listener *listener)
 {
+	struct stat at_name, locked;
+
 	if (listener->lock_fd < 0)
 		return;
-	unlink(listener->path);
-	unlink(listener->lock_path);
+	/* Keeper or worker, the other may have removed both, and then they may be another's. */
+	if (fstat(listener->lock_fd, &locked) == 0 && stat(listener->lock_path, &at_name) == 0 &&
+	    at_name.st_dev == locked.st_dev && at_name.st_ino == locked.st_ino) {
+		unlink(listener->path);
+		unlink(listener->lock_path);
+	}
 	close(listener->lock_fd);
 	listener->lock_fd = -1;
 }

@@ -20,5 +20,11 @@ struct tgd_listener {
 int tgd_listen(struct tgd_listener *listener, const char *path, const struct tgd_access *access,
 	       int *ret_fd, char *why, size_t why_size);
 
-/* Removes the socket and gives up the lock. */
+/* Goes on with the lock, and the files at this path, that another process of the daemon has made. */
+void tgd_listen_resume(struct tgd_listener *listener, const char *path, int lock_fd);
+
+/* Makes this process the one that lock and socket name. */
+void tgd_listen_sign(const struct tgd_listener *listener, int fd);
+
+/* Removes socket and lock file, if they still are ours, and closes the lock. */
 void tgd_listen_done(struct tgd_listener *listener);

@@ -3,8 +3,12 @@
 
 noinst_LTLIBRARIES += %D%/libtgdaemon.la
 %C%_libtgdaemon_la_SOURCES = \
+	%D%/accept.c \
+	%D%/accept.h \
 	%D%/admin.c \
 	%D%/admin.h \
+	%D%/backing-find.c \
+	%D%/backing-impl.h \
 	%D%/backing.c \
 	%D%/backing.h \
 	%D%/central.c \
@@ -18,22 +22,33 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/conn.c \
 	%D%/conn.h \
 	%D%/context.h \
+	%D%/control.c \
+	%D%/control.h \
+	%D%/handover.c \
+	%D%/handover.h \
 	%D%/headroom.c \
 	%D%/headroom.h \
 	%D%/heap-check.c \
 	%D%/heap-impl.h \
 	%D%/heap-info.c \
 	%D%/heap-spans.c \
+	%D%/heap-work.c \
 	%D%/heap.c \
 	%D%/heap.h \
 	%D%/holders.c \
 	%D%/holders.h \
+	%D%/keeper.c \
+	%D%/keeper.h \
+	%D%/kept.c \
+	%D%/kept.h \
 	%D%/lease.c \
 	%D%/lease.h \
 	%D%/listen.c \
 	%D%/listen.h \
 	%D%/log.c \
 	%D%/log.h \
+	%D%/notify.c \
+	%D%/notify.h \
 	%D%/pagebits.c \
 	%D%/pagebits.h \
 	%D%/pages.c \
@@ -55,7 +70,13 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/server.c \
 	%D%/server.h \
 	%D%/session.c \
-	%D%/session.h
+	%D%/session.h \
+	%D%/takeover-map.c \
+	%D%/takeover-tables.c \
+	%D%/takeover.c \
+	%D%/takeover.h \
+	%D%/upgrade.c \
+	%D%/upgrade.h
 %C%_libtgdaemon_la_LIBADD = $(LIBEVENT_LIBS) $(INIH_LIBS)
 $(%C%_libtgdaemon_la_OBJECTS): | $(tg_generated)
 

@@ -195,6 +195,27 @@ int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd,
 	return 0;
 }
 
+int tgd_peer_reopen_process(pid_t pid, uint64_t start_time, int *ret_pidfd)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0), r;
+	uint64_t found;
+
+	if (fd < 0)
+		return errno == EINVAL ? -ESRCH : -errno;
+	/* First the pidfd, then the time: so they are of one process, if that still lives. */
+	r = read_start_time(pid, &found);
+	if (r == -ENOENT || (r == 0 && (found != start_time || has_exited(fd))))
+		r = -ESRCH;
+	if (r == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		r = -errno;
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	*ret_pidfd = fd;
+	return 0;
+}
+
 int tgd_peer_signal(int pidfd, int signal_number)
 {
 	return syscall(SYS_pidfd_send_signal, pidfd, signal_number, NULL, 0) < 0 ? -errno : 0;

@@ -30,5 +30,8 @@ bool tgd_peer_may_administer(const struct tgd_peer *peer);
 int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd,
 			  uint64_t *ret_start_time, char *why, size_t why_size);
 
+/* As tgd_peer_open_process, for a process known by pid and start time.  -ESRCH: it has ended. */
+int tgd_peer_reopen_process(pid_t pid, uint64_t start_time, int *ret_pidfd);
+
 /* Sends a signal to the process behind a pidfd: 0 or -errno. */
 int tgd_peer_signal(int pidfd, int signal_number);

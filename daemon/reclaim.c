@@ -91,7 +91,6 @@ static unsigned settle_client(struct tgd_reclaim *reclaim, uint32_t client, unsi
 {
 	const struct tgd_holder *holder = &reclaim->holders->table[client];
 	struct tgs_pending_set pending = {0};
-	bool detached = holder->flags & TGD_HOLDER_DETACHED;
 
 	budget = settle_slots(reclaim, budget);
 	if (budget == 0)
@@ -102,7 +101,6 @@ static unsigned settle_client(struct tgd_reclaim *reclaim, uint32_t client, unsi
 	tgs_pending_done(&pending);
 	if (holder->n_slots == 0) {
 		tgd_holders_remove(reclaim->holders, client);
-		reclaim->n_recovered += !detached;
 		next_client(reclaim);
 		budget -= (unsigned)tgs_min(budget, 1);
 	}

@@ -23,7 +23,6 @@
 struct tgd_reclaim {
 	struct tgd_central *central;
 	struct tgd_holders *holders;
-	uint64_t n_recovered; /* dead clients settled since the start */
 	uint32_t n_queued;
 	uint32_t first; /* index in the ring below */
 	uint32_t slot;  /* of the first client: next to settle; TGS_SLOT_NONE: all are */

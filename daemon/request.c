@@ -22,8 +22,6 @@
 
 #define ATTACH_FLAGS        1u  /* TG_RECLAIM */
 #define UNREAD_ATTACHES_MAX 64u /* of one user */
-#define SETTLE_SLICES       256u
-#define SETTLE_MS           20u
 
 typedef int handler_fn(struct tgd_session *session, const Tgd__Request *request,
 		       struct tgd_answer *answer);
@@ -44,22 +42,6 @@ static int heap_refuses(const struct tgd_session *session, struct tgd_answer *an
 	return tgd_answer_refuse(answer, error, "%s", tgd_heap_why(session->context->heap));
 }
 
-void tgd_settle(struct tgd_context *context)
-{
-	uint64_t start = tgd_now_ms(), now = start;
-	struct tgd_heap_status status;
-	unsigned i;
-
-	for (i = 0; i < SETTLE_SLICES && now - start <= SETTLE_MS; i++) {
-		tgd_heap_status(context->heap, &status);
-		if (status.dead_clients == 0)
-			break;
-		now = tgd_now_ms();
-		tgd_heap_work(context->heap, now);
-	}
-	context->want_work(context);
-}
-
 /* ---- Hello, Attach, Detach ---- */
 
 static int handle_hello(struct tgd_session *session, const Tgd__Request *request,
@@ -67,6 +49,7 @@ static int handle_hello(struct tgd_session *session, const Tgd__Request *request
 {
 	const Tgd__Hello *hello = request->hello;
 	Tgd__HelloReply *reply = &answer->body.hello;
+	struct tgd_keeping keeping;
 
 	if (session->state != TGD_SESSION_NEW)
 		return tgd_answer_refuse(answer, -EPROTO,
@@ -82,6 +65,8 @@ static int handle_hello(struct tgd_session *session, const Tgd__Request *request
 	reply->version = (uint32_t)tgs_min(hello->version, TGP_VERSION);
 	reply->program = "tgd " PACKAGE_VERSION;
 	reply->pid = (uint32_t)getpid();
+	session->context->tell_keeping(session->context, &keeping);
+	reply->keeper_pid = (uint32_t)keeping.keeper_pid;
 	answer->reply.body_case = TGD__REPLY__BODY_HELLO;
 	answer->reply.hello = reply;
 	session->state = TGD_SESSION_GREETED;
@@ -93,9 +78,7 @@ static int handle_hello(struct tgd_session *session, const Tgd__Request *request
 /* A client's process has ended, or forgot that it was a client: everything of it goes. */
 static void end_client(struct tgd_client *client, const char *how, bool orderly)
 {
-	struct tgd_context *context = client->context;
 	struct tgd_session *session = client->session;
-	uint32_t id = client->id;
 
 	if (session != NULL) {
 		tgd_session_set_client(session, NULL);
@@ -103,13 +86,35 @@ static void end_client(struct tgd_client *client, const char *how, bool orderly)
 		tgd_conn_close(session->conn, "its client has ended");
 	}
 	tgd_client_end(client, how, orderly);
-	tgd_settle(context);
-	tgd_sessions_client_ended(context, id);
 }
 
 static void on_client_exit(struct tgd_client *client)
 {
 	end_client(client, "exited", false);
+}
+
+int tgd_clients_resume(struct tgd_context *context, char *why, size_t why_size)
+{
+	struct tgd_client_info info = {.id = 0};
+	int r;
+
+	while (tgd_heap_client_after(context->heap, info.id, &info)) {
+		if (info.dead)
+			continue;
+		r = tgd_client_resume(context, &info, on_client_exit);
+		if (r == -ESRCH) {
+			tgd_log(TGD_LOG_INFO,
+				"client %u (pid %u, uid %u, \"%s\") ended while no daemon served",
+				info.id, info.pid, info.uid, info.name);
+			r = tgd_heap_client_end(context->heap, info.id);
+		}
+		if (r < 0) {
+			snprintf(why, why_size, "client %u (pid %u) cannot be watched: %s", info.id,
+				 info.pid, strerror(-r));
+			return r;
+		}
+	}
+	return 0;
 }
 
 /* The process was a client before; what of that?  0: it may become a new client; 1: it is that
@@ -367,11 +372,41 @@ static int handle_root_set(struct tgd_session *session, const Tgd__Request *requ
 			   struct tgd_answer *answer)
 {
 	const Tgd__RootSet *set = request->root_set;
+	struct tgd_heap *heap = session->context->heap;
 	int r;
 
-	r = tgd_heap_root_set(session->context->heap, set->name, set->ref, set->compare,
-			      set->expected);
+	if (set->again)
+		r = tgd_heap_root_set_again(heap, set->name, set->ref, set->compare, set->expected);
+	else
+		r = tgd_heap_root_set(heap, set->name, set->ref, set->compare, set->expected);
 	return r < 0 ? heap_refuses(session, answer, r) : 0;
+}
+
+/* For a client that has lost a connection, and maybe answers with it. */
+static int handle_holdings(struct tgd_session *session, const Tgd__Request *request,
+			   struct tgd_answer *answer)
+{
+	static uint64_t pages[TGP_SPANS_MAX];
+	const Tgd__Holdings *ask = request->holdings;
+	Tgd__HoldingsReply *reply = &answer->body.holdings;
+	uint64_t total, next;
+	unsigned n;
+	int r;
+
+	r = tgd_heap_holdings(session->context->heap, session->client->id, ask->slot, ask->after,
+			      pages, TGP_SPANS_MAX, &n, &total, &next);
+	if (r < 0)
+		return heap_refuses(session, answer, r);
+	tgd__holdings_reply__init(reply);
+	reply->n = total;
+	if (ask->after != 0 || ask->known != total) {
+		reply->n_pages = n;
+		reply->pages = pages;
+		reply->next = next;
+	}
+	answer->reply.body_case = TGD__REPLY__BODY_HOLDINGS;
+	answer->reply.holdings = reply;
+	return 0;
 }
 
 /* ---- the table ---- */
@@ -397,6 +432,7 @@ static const struct handler {
 	[TGD__REQUEST__BODY_RESIZE] = {handle_resize, NEEDS_CLIENT | CHANGES | ABOUT_SPANS},
 	[TGD__REQUEST__BODY_ROOT_SET] = {handle_root_set, NEEDS_CLIENT},
 	[TGD__REQUEST__BODY_DETACH] = {handle_detach, NEEDS_CLIENT},
+	[TGD__REQUEST__BODY_HOLDINGS] = {handle_holdings, NEEDS_CLIENT},
 	[TGD__REQUEST__BODY_ADMIN] = {tgd_admin_handle, UNCOUNTED},
 };
 

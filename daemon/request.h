@@ -16,6 +16,7 @@ struct tgd_answer {
 		Tgd__AttachReply attach;
 		Tgd__SlotReply slot;
 		Tgd__SpansReply spans;
+		Tgd__HoldingsReply holdings;
 		Tgd__Status status;
 		Tgd__Clients clients;
 		Tgd__Classes classes;
@@ -26,7 +27,7 @@ struct tgd_answer {
 		Tgd__Trimmed trimmed;
 	} body;
 	bool with_fds; /* the heap's descriptors go with the reply */
-	bool later;    /* the reply follows when something has happened */
+	bool later;    /* the reply follows when something has happened, or the request comes again */
 	char why[512]; /* the sentence of an error */
 };
 
@@ -39,6 +40,6 @@ int tgd_request_handle(struct tgd_session *session, const Tgd__Request *request,
 int tgd_answer_refuse(struct tgd_answer *answer, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Settles clients that have ended, for a few milliseconds at most; more waits for the
- * background. */
-void tgd_settle(struct tgd_context *context);
+/* Enters the clients of the daemon before us that still live, and ends those that do not.  For a heap
+ * that was taken over, before the loop runs.  -errno with a sentence. */
+int tgd_clients_resume(struct tgd_context *context, char *why, size_t why_size);

@@ -29,8 +29,8 @@ static struct tgs_root *entry_at(const struct tgd_roots *roots, uint64_t index)
 	return (struct tgs_root *)(uintptr_t)roots->view->roots + index;
 }
 
-/* FNV-1a, 32 bits: lets a reader skip an entry without comparing the name. */
-static uint32_t hash_of(const char *name)
+/* Lets a reader skip an entry without comparing the name. */
+uint32_t tgd_roots_hash(const char *name)
 {
 	uint32_t hash = 2166136261u;
 
@@ -48,7 +48,7 @@ static uint64_t ref_of(const struct tgs_root *root)
  * (n_used: behind). */
 static bool find(const struct tgd_roots *roots, const char *name, uint64_t *ret_index)
 {
-	uint32_t hash = hash_of(name);
+	uint32_t hash = tgd_roots_hash(name);
 	uint64_t i, place = roots->n_used;
 
 	for (i = 0; i < roots->n_used; i++) {
@@ -71,14 +71,60 @@ static bool find(const struct tgd_roots *roots, const char *name, uint64_t *ret_
 
 static void write_name(struct tgs_root *root, const char *name)
 {
-	uint32_t generation = atomic_load_explicit(&root->generation, memory_order_relaxed);
+	/* Odd already where a daemon was killed in here, and the next one could not look at the entry. */
+	uint32_t odd = atomic_load_explicit(&root->generation, memory_order_relaxed) | 1;
 
-	atomic_store_explicit(&root->generation, generation + 1, memory_order_relaxed);
+	atomic_store_explicit(&root->generation, odd, memory_order_relaxed);
 	atomic_thread_fence(memory_order_release);
 	memset(root->name, 0, sizeof(root->name));
+	TGS_POINT();
 	memcpy(root->name, name, strlen(name));
-	root->hash = hash_of(name);
-	atomic_store_explicit(&root->generation, generation + 2, memory_order_release);
+	TGS_POINT();
+	root->hash = tgd_roots_hash(name);
+	TGS_POINT();
+	atomic_store_explicit(&root->generation, odd + 1, memory_order_release);
+}
+
+/* The name was being written: it was to be another one, of which not all is there. */
+static void finish_name(struct tgs_root *root)
+{
+	uint32_t generation = atomic_load_explicit(&root->generation, memory_order_relaxed);
+
+	if (generation % 2 == 0)
+		return;
+	memset(root->name, 0, sizeof(root->name));
+	TGS_POINT();
+	root->hash = tgd_roots_hash("");
+	TGS_POINT();
+	atomic_store_explicit(&root->generation, generation + 1, memory_order_release);
+}
+
+void tgd_roots_adopt(struct tgd_roots *roots, const struct tgs_heap *view,
+		     struct tgd_backing *backing)
+{
+	uint64_t i;
+
+	tgd_roots_init(roots, view, backing);
+	roots->n_used = atomic_load_explicit(&view->map->n_roots, memory_order_acquire);
+	for (i = 0; i <= roots->n_used && i < TGS_ROOTS_MAX; i++) {
+		struct tgs_root *root = entry_at(roots, i);
+
+		if (!tgd_backing_has_map(backing,
+					 view->geometry.roots_at + i * sizeof(struct tgs_root),
+					 sizeof(struct tgs_root)))
+			continue;
+		if (i == roots->n_used && ref_of(root) != 0)
+			atomic_store_explicit(&root->ref, 0, memory_order_release);
+		finish_name(root);
+		roots->n_roots += ref_of(root) != 0;
+	}
+}
+
+uint64_t tgd_roots_get(const struct tgd_roots *roots, const char *name)
+{
+	uint64_t index;
+
+	return find(roots, name, &index) ? ref_of(entry_at(roots, index)) : 0;
 }
 
 static int add(struct tgd_roots *roots, uint64_t index, const char *name, uint64_t ref)

@@ -28,6 +28,18 @@ void tgd_roots_init(struct tgd_roots *roots, const struct tgs_heap *view,
 int tgd_roots_set(struct tgd_roots *roots, const char *name, uint64_t ref, bool compare,
 		  uint64_t expected);
 
+/* Instead of init, for a daemon that takes the files over: the roots as the map has them, which were
+ * found sound (takeover.h).  An entry that was being written is nobody's; one that was not counted yet
+ * leads nowhere: whoever asked for it had no answer. */
+void tgd_roots_adopt(struct tgd_roots *roots, const struct tgs_heap *view,
+		     struct tgd_backing *backing);
+
+/* Where the name leads; 0: there is no such root. */
+uint64_t tgd_roots_get(const struct tgd_roots *roots, const char *name);
+
+/* What an entry of this name must have as its hash: FNV-1a, 32 bits. */
+uint32_t tgd_roots_hash(const char *name);
+
 /* The first entry in use at this index or above; n_used if there is none. */
 uint64_t tgd_roots_from(const struct tgd_roots *roots, uint64_t index);
 

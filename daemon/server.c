@@ -2,15 +2,17 @@
  *
  * One thread, and nothing in it waits: sockets, signals, ends of processes and timers are events,
  * and the heap's background work is done in slices between them, by a timer of 0 ms, so that
- * sockets are looked at after each slice. Accepting has a budget, too, and stops for a second when
- * no descriptors are left: the socket would stay readable and the loop would spin.  How many
- * connections there may be follows from the limit of open files: each may bring a pidfd.
+ * sockets are looked at after each slice.  How many connections there may be follows from the limit
+ * of open files: each may bring a pidfd.
+ *
+ * It ends in one of two ways: for good, and then its files go; or it retires, as another worker is
+ * to go on with the heap.  Then nothing is read any more, what was read is answered, and what the
+ * peers have not asked yet they ask the next one.
  */
 #include "daemon/server.h"
 
 #include <errno.h>
 #include <event2/event.h>
-#include <event2/listener.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,29 +23,35 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "daemon/accept.h"
 #include "daemon/client.h"
 #include "daemon/heap.h"
+#include "daemon/kept.h"
 #include "daemon/listen.h"
+#include "daemon/request.h"
 #include "daemon/session.h"
 #include "proto/size.h"
 #include "shm/base.h"
 
-#define ACCEPTS_A_TURN   64u
-#define ACCEPT_PAUSE_MS  1000
 #define FILES_OF_OUR_OWN 64u
 #define SESSIONS_MIN     16u
 #define N_SIGNALS        3
+#define RETIRE_MS        2000 /* how long peers may take to read the last answers */
+#define RETIRE_LOOK_MS   1
 
 struct tgd_server {
 	struct tgd_context context; /* first: a context is cast back to its server */
+	struct tgd_kept kept;
 	struct tgd_listener listener;
-	struct evconnlistener *accepting;
-	struct event *accept_again;
+	struct tgd_accept accept;
+	bool takes_over; /* the heap was another worker's before */
 	struct event *work;
 	struct event *idle;
+	struct event *retire;
 	struct event *signals[N_SIGNALS];
-	unsigned n_accepted; /* since accept_again last ran */
-	bool work_is_near;   /* the timer is at 0 already */
+	bool work_is_near;  /* the timer is at 0 already */
+	bool ends;          /* for good: with its files */
+	uint64_t retire_by; /* tgd_now_ms */
 };
 
 uint64_t tgd_now_ms(void)
@@ -86,10 +94,62 @@ static void clients_changed(struct tgd_context *context)
 		add_timer(server->idle, (uint64_t)context->config->idle_exit_s * 1000);
 }
 
-static void stop(struct tgd_context *context, const char *why)
+static void end(struct tgd_server *server, const char *kind, const char *why)
 {
+	struct tgd_context *context = &server->context;
+
+	server->ends = true;
+	tgd_kept_leave(&server->kept, "ended", kind);
 	tgd_log(TGD_LOG_NOTICE, "ending: %s; %u clients are attached", why, context->n_clients);
 	event_base_loopexit(context->base, NULL);
+}
+
+static void stop(struct tgd_context *context, const char *why)
+{
+	end((struct tgd_server *)context, "request", why);
+}
+
+static int upgrade(struct tgd_context *context, int program, const char *path)
+{
+	return tgd_kept_upgrade(&((struct tgd_server *)context)->kept, program, path);
+}
+
+static void tell_keeping(const struct tgd_context *context, struct tgd_keeping *ret)
+{
+	const struct tgd_handover *have = &((const struct tgd_server *)context)->kept.have;
+
+	*ret = (struct tgd_keeping){.keeper_pid = have->keeper_pid,
+				    .restarts = have->restarts,
+				    .upgrade_failure = have->failure};
+}
+
+/* ---- retiring ---- */
+
+/* Called again and again until all is said. */
+static void on_retire(evutil_socket_t fd, short what, void *arg)
+{
+	struct tgd_server *server = arg;
+
+	(void)fd;
+	(void)what;
+	if (!tgd_sessions_quiet(&server->context) && tgd_now_ms() < server->retire_by) {
+		add_timer(server->retire, RETIRE_LOOK_MS);
+		return;
+	}
+	tgd_kept_leave(&server->kept, "retired", "");
+	event_base_loopbreak(server->context.base);
+}
+
+static void retire(void *arg)
+{
+	struct tgd_server *server = arg;
+
+	tgd_log(TGD_LOG_NOTICE, "retiring: another worker follows; %u clients are attached",
+		server->context.n_clients);
+	server->retire_by = tgd_now_ms() + RETIRE_MS;
+	tgd_accept_stop(&server->accept);
+	tgd_sessions_retire(&server->context);
+	add_timer(server->retire, 0);
 }
 
 /* ---- timers and signals ---- */
@@ -105,6 +165,7 @@ static void on_work(evutil_socket_t fd, short what, void *arg)
 	server->work_is_near = next_ms == 0;
 	if (next_ms >= 0)
 		add_timer(server->work, (uint64_t)next_ms);
+	tgd_sessions_go_on(&server->context);
 }
 
 static void on_idle(evutil_socket_t fd, short what, void *arg)
@@ -116,7 +177,7 @@ static void on_idle(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	snprintf(why, sizeof(why), "no client was attached for %u s",
 		 server->context.config->idle_exit_s);
-	stop(&server->context, why);
+	end(server, "request", why);
 }
 
 static void on_end_signal(evutil_socket_t number, short what, void *arg)
@@ -126,7 +187,7 @@ static void on_end_signal(evutil_socket_t number, short what, void *arg)
 
 	(void)what;
 	snprintf(why, sizeof(why), "signal %d (%s)", (int)number, strsignal((int)number));
-	stop(&server->context, why);
+	end(server, "signal", why);
 }
 
 /* SIGHUP: the file's limit counts from now on.  The rest is for the next start. */
@@ -159,108 +220,6 @@ static void on_reload(evutil_socket_t number, short what, void *arg)
 	want_work(&server->context);
 }
 
-/* ---- accepting ---- */
-
-/* Tells a peer that it cannot stay, as far as its socket takes that at once. */
-static void turn_away(int fd, const struct tgd_peer *peer, int error, const char *why)
-{
-	uint8_t frame[512];
-	Tgd__Reply reply = TGD__REPLY__INIT;
-	ssize_t n;
-
-	reply.error = error;
-	reply.message = (char *)why;
-	n = tgp_reply_pack(&reply, frame, sizeof(frame));
-	if (n > 0)
-		(void)send(fd, frame, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-	tgd_log(TGD_LOG_WARNING, "turning away pid %d, uid %u: %s", (int)peer->pid,
-		(unsigned)peer->uid, why);
-}
-
-/* Root and the daemon's own user may have all connections that there are, any other user half of
- * them. */
-static bool is_full(const struct tgd_context *context, const struct tgd_peer *peer, char *why,
-		    size_t why_size)
-{
-	unsigned n = 0, max = context->max_sessions;
-	const struct tgd_session *session;
-
-	if (context->n_sessions >= max) {
-		snprintf(why, why_size,
-			 "%u connections are open, the most that this daemon takes; raise its "
-			 "limit of "
-			 "open files (ulimit -n)",
-			 context->n_sessions);
-		return true;
-	}
-	if (tgd_peer_may_administer(peer) || context->n_sessions < max / 2)
-		return false;
-	DL_FOREACH (context->sessions, session)
-		n += session->peer.uid == peer->uid;
-	if (n < max / 2)
-		return false;
-	snprintf(why, why_size, "uid %u has %u connections open, the most that one user may have",
-		 (unsigned)peer->uid, n);
-	return true;
-}
-
-static void pause_accepting(struct tgd_server *server, unsigned ms)
-{
-	evconnlistener_disable(server->accepting);
-	add_timer(server->accept_again, ms);
-}
-
-static void on_accept(struct evconnlistener *accepting, evutil_socket_t fd,
-		      struct sockaddr *address, int size, void *arg)
-{
-	struct tgd_server *server = arg;
-	struct tgd_context *context = &server->context;
-	struct tgd_peer peer;
-	char why[200];
-	int r;
-
-	(void)accepting;
-	(void)address;
-	(void)size;
-	r = tgd_peer_get(fd, &peer);
-	if (r < 0) {
-		close(fd);
-		tgd_log(TGD_LOG_WARNING, "a peer without credentials was turned away: %s",
-			strerror(-r));
-	} else if (is_full(context, &peer, why, sizeof(why))) {
-		turn_away(fd, &peer, -EUSERS, why);
-		close(fd);
-	} else {
-		r = tgd_session_new(context, fd, &peer,
-				    tgd_peer_may_connect(&peer, fd, &context->access));
-		if (r < 0)
-			tgd_log(TGD_LOG_WARNING, "pid %d, uid %u was turned away: %s",
-				(int)peer.pid, (unsigned)peer.uid, strerror(-r));
-	}
-	if (++server->n_accepted >= ACCEPTS_A_TURN)
-		pause_accepting(server, 0);
-}
-
-static void on_accept_error(struct evconnlistener *accepting, void *arg)
-{
-	int error = EVUTIL_SOCKET_ERROR();
-
-	(void)accepting;
-	tgd_log(TGD_LOG_ERROR, "no connections are accepted for %d ms: %s", ACCEPT_PAUSE_MS,
-		strerror(error));
-	pause_accepting(arg, ACCEPT_PAUSE_MS);
-}
-
-static void on_accept_again(evutil_socket_t fd, short what, void *arg)
-{
-	struct tgd_server *server = arg;
-
-	(void)fd;
-	(void)what;
-	server->n_accepted = 0;
-	evconnlistener_enable(server->accepting);
-}
-
 /* ---- life ---- */
 
 /* As many open files as we are allowed to have; returns how many that are. */
@@ -276,30 +235,28 @@ static uint64_t raise_open_files(void)
 	return limit.rlim_cur;
 }
 
-static int make_events(struct tgd_server *server, int fd)
+static int make_events(struct tgd_server *server)
 {
 	static const int numbers[N_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
 	struct event_base *base = server->context.base;
+	sigset_t caught;
 	unsigned i;
 
-	server->accepting = evconnlistener_new(
-		base, on_accept, server, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
-	if (server->accepting == NULL) {
-		close(fd);
-		return -ENOMEM;
-	}
-	evconnlistener_set_error_cb(server->accepting, on_accept_error);
-	server->accept_again = evtimer_new(base, on_accept_again, server);
 	server->work = evtimer_new(base, on_work, server);
 	server->idle = evtimer_new(base, on_idle, server);
-	if (server->accept_again == NULL || server->work == NULL || server->idle == NULL)
+	server->retire = evtimer_new(base, on_retire, server);
+	if (server->work == NULL || server->idle == NULL || server->retire == NULL)
 		return -ENOMEM;
+	sigemptyset(&caught);
 	for (i = 0; i < N_SIGNALS; i++) {
 		server->signals[i] = evsignal_new(
 			base, numbers[i], numbers[i] == SIGHUP ? on_reload : on_end_signal, server);
 		if (server->signals[i] == NULL || evsignal_add(server->signals[i], NULL) < 0)
 			return -ENOMEM;
+		sigaddset(&caught, numbers[i]);
 	}
+	/* The keeper had them blocked, so that none came to a worker that could not hear it yet. */
+	sigprocmask(SIG_UNBLOCK, &caught, NULL);
 	return 0;
 }
 
@@ -316,16 +273,17 @@ static struct event_base *make_base(void)
 	return base;
 }
 
-static void init_context(struct tgd_context *context, struct tgd_config *config)
+static void init_context(struct tgd_context *context, struct tgd_config *config,
+			 const struct tgd_handover *handover)
 {
 	uint64_t files = raise_open_files();
 
+	/* Name and socket are those of the keeper's start, whatever the config file says by now. */
+	snprintf(config->heap, sizeof(config->heap), "%s", handover->name);
+	snprintf(config->socket, sizeof(config->socket), "%s", handover->socket);
 	context->config = config;
 	context->access = (struct tgd_access){
-		.mode = config->mode,
-		.uid = geteuid(),
-		.gid = config->group != (gid_t)-1 ? config->group : getegid(),
-	};
+		.mode = handover->mode, .uid = geteuid(), .gid = handover->gid};
 	context->max_sessions = (unsigned)tgs_min(
 		files > FILES_OF_OUR_OWN ? (files - FILES_OF_OUR_OWN) / 2 : 0, TGS_CLIENTS_MAX);
 	context->max_sessions = (unsigned)tgs_max(context->max_sessions, SESSIONS_MIN);
@@ -333,45 +291,76 @@ static void init_context(struct tgd_context *context, struct tgd_config *config)
 	context->want_work = want_work;
 	context->clients_changed = clients_changed;
 	context->stop = stop;
+	context->upgrade = upgrade;
+	context->tell_keeping = tell_keeping;
 }
 
-/* On failure the server is half built and the caller frees it. */
-static int start(struct tgd_server *server, struct tgd_config *config, char *why, size_t why_size)
+/* A heap of our own, or the one that was handed over. */
+static int get_heap(struct tgd_server *server, const struct tgd_handover *handover, char *why,
+		    size_t why_size)
 {
 	struct tgd_context *context = &server->context;
+	struct tgd_config *config = context->config;
 	struct tgd_heap_options options = {
-		.name = config->heap,
+		.name = handover->name,
 		.reserve_bytes = config->reserve_bytes,
 		.limit_bytes = config->limit_bytes,
 		.base = config->base,
 	};
-	int fd, r;
+	int r;
 
-	init_context(context, config);
+	server->takes_over = handover->map >= 0;
+	if (!server->takes_over)
+		return tgd_heap_new(&context->heap, &options, why, why_size);
+	r = tgd_heap_adopt(&context->heap, handover->map, handover->heap, handover->name, why,
+			   why_size);
+	if (r == -EPROTO)
+		tgd_kept_leave(&server->kept, "refused", why);
+	if (r < 0)
+		return r;
+	return tgd_clients_resume(context, why, why_size);
+}
+
+/* On failure the server is half built and the caller frees it. */
+static int start(struct tgd_server *server, struct tgd_config *config,
+		 const struct tgd_handover *handover, char *why, size_t why_size)
+{
+	struct tgd_context *context = &server->context;
+	int r;
+
+	init_context(context, config, handover);
+	tgd_listen_resume(&server->listener, handover->socket, handover->lock);
 	context->base = make_base();
 	if (context->base == NULL) {
 		snprintf(why, why_size,
 			 "the event loop cannot be made: out of memory or of open files");
 		return -ENOMEM;
 	}
-	/* Before the heap, as it is the likely mistake, and cheap. */
-	r = tgd_listen(&server->listener, config->socket, &context->access, &fd, why, why_size);
-	if (r < 0)
-		return r;
-	r = make_events(server, fd);
+	r = tgd_kept_init(&server->kept, handover, config->argv, context->base, retire, server);
+	if (r == 0)
+		r = make_events(server);
+	if (r == 0)
+		r = tgd_accept_init(&server->accept, context, handover->listener);
 	if (r < 0) {
 		snprintf(why, why_size, "the event loop cannot be set up: %s", strerror(-r));
 		return r;
 	}
-	r = tgd_heap_new(&context->heap, &options, why, why_size);
+	r = get_heap(server, handover, why, why_size);
 	if (r < 0)
 		return r;
+	r = tgd_kept_files(&server->kept, tgd_heap_map_fd(context->heap),
+			   tgd_heap_heap_fd(context->heap), !server->takes_over);
+	if (r < 0) {
+		snprintf(why, why_size, "no more open files for the heap: %s", strerror(-r));
+		return r;
+	}
 	clients_changed(context);
 	want_work(context);
 	return 0;
 }
 
-int tgd_server_new(struct tgd_server **ret, struct tgd_config *config, char *why, size_t why_size)
+int tgd_server_new(struct tgd_server **ret, struct tgd_config *config,
+		   const struct tgd_handover *handover, char *why, size_t why_size)
 {
 	struct tgd_server *server = calloc(1, sizeof(*server));
 	int r;
@@ -380,8 +369,9 @@ int tgd_server_new(struct tgd_server **ret, struct tgd_config *config, char *why
 		snprintf(why, why_size, "out of memory");
 		return -ENOMEM;
 	}
-	server->listener.lock_fd = -1;
-	r = start(server, config, why, why_size);
+	tgd_handover_init(&server->kept.have);
+	server->kept.program = -1;
+	r = start(server, config, handover, why, why_size);
 	if (r < 0) {
 		tgd_server_free(server);
 		return r;
@@ -404,7 +394,14 @@ int tgd_server_run(struct tgd_server *server)
 		"most %u "
 		"connections",
 		context->config->heap, (unsigned long long)status.base, reserve, limit,
-		context->config->socket, (unsigned)context->config->mode, context->max_sessions);
+		server->listener.path, (unsigned)context->access.mode, context->max_sessions);
+	if (server->takes_over)
+		tgd_log(TGD_LOG_NOTICE,
+			"goes on with the heap of the daemon before it: %u clients are attached, "
+			"%llu spans, %llu roots",
+			context->n_clients, (unsigned long long)status.spans,
+			(unsigned long long)status.roots);
+	tgd_kept_ready(&server->kept);
 	return event_base_dispatch(context->base) < 0 ? -EIO : 0;
 }
 
@@ -417,22 +414,23 @@ struct tgd_server *tgd_server_free(struct tgd_server *server)
 		return NULL;
 	/* First the name, so that whoever sees its connection end can start another daemon in this
 	 * place. */
-	tgd_listen_done(&server->listener);
+	if (server->ends)
+		tgd_listen_done(&server->listener);
 	DL_FOREACH_SAFE (server->context.sessions, session, next)
 		tgd_session_free(session);
 	tgd_clients_free(&server->context);
-	if (server->accepting != NULL)
-		evconnlistener_free(server->accepting);
+	tgd_accept_done(&server->accept);
 	for (i = 0; i < N_SIGNALS; i++) {
 		if (server->signals[i] != NULL)
 			event_free(server->signals[i]);
 	}
-	if (server->accept_again != NULL)
-		event_free(server->accept_again);
 	if (server->work != NULL)
 		event_free(server->work);
 	if (server->idle != NULL)
 		event_free(server->idle);
+	if (server->retire != NULL)
+		event_free(server->retire);
+	tgd_kept_done(&server->kept);
 	if (server->context.base != NULL)
 		event_base_free(server->context.base);
 	tgd_heap_free(server->context.heap);

@@ -18,11 +18,13 @@
 
 #include "daemon/client.h"
 #include "daemon/conn.h"
+#include "daemon/heap.h"
 #include "daemon/log.h"
 #include "daemon/request.h"
 #include "proto/fdpass.h"
 
-#define HELLO_TIMEOUT_MS 10000
+#define HELLO_TIMEOUT_MS  10000
+#define SETTLE_TIMEOUT_MS 10000 /* how long an answer may wait for the dead to be settled */
 
 static uint8_t arena_buffer[TGP_UNPACK_MAX];
 static uint8_t reply_buffer[TGP_FRAME_HEAD + TGP_FRAME_MAX];
@@ -99,26 +101,81 @@ unsigned tgd_session_unread_attaches(struct tgd_context *context, uid_t uid)
 	return n;
 }
 
+static void set_waiting(struct tgd_session *session, bool waits)
+{
+	session->context->n_waiting += waits ? 1 : -1;
+	tgd_conn_hold(session->conn, waits);
+}
+
 void tgd_session_await_end(struct tgd_session *session, uint64_t request, uint32_t client_id)
 {
 	session->awaited_client = client_id;
 	session->awaited_request = request;
-	tgd_conn_hold(session->conn, true);
+	set_waiting(session, true);
 }
 
-void tgd_sessions_client_ended(struct tgd_context *context, uint32_t client_id)
+bool tgd_session_await_settled(struct tgd_session *session)
+{
+	if (session->has_waited)
+		return false;
+	session->settle_by = tgd_now_ms() + SETTLE_TIMEOUT_MS;
+	tgd_conn_again(session->conn);
+	set_waiting(session, true);
+	session->context->want_work(session->context);
+	return true;
+}
+
+/* Is the client listed, live or dead? */
+static bool is_listed(const struct tgd_context *context, uint32_t client_id)
+{
+	struct tgd_client_info info;
+
+	return tgd_heap_client_after(context->heap, client_id - 1, &info) && info.id == client_id;
+}
+
+void tgd_sessions_go_on(struct tgd_context *context)
 {
 	Tgd__Reply reply = TGD__REPLY__INIT;
+	struct tgd_heap_status status;
+	struct tgd_session *session;
+	bool settled;
+
+	if (context->n_waiting == 0)
+		return;
+	tgd_heap_status(context->heap, &status);
+	settled = status.dead_clients == 0;
+	DL_FOREACH (context->sessions, session) {
+		if (session->awaited_client != 0 && !is_listed(context, session->awaited_client)) {
+			session->awaited_client = 0;
+			reply.id = session->awaited_request;
+			tgd_session_reply(session, &reply, NULL);
+			set_waiting(session, false);
+		} else if (session->settle_by != 0 &&
+			   (settled || tgd_now_ms() >= session->settle_by)) {
+			session->settle_by = 0;
+			session->has_waited = true;
+			set_waiting(session, false);
+		}
+	}
+}
+
+void tgd_sessions_retire(struct tgd_context *context)
+{
 	struct tgd_session *session;
 
+	DL_FOREACH (context->sessions, session)
+		tgd_conn_retire(session->conn);
+}
+
+bool tgd_sessions_quiet(const struct tgd_context *context)
+{
+	const struct tgd_session *session;
+
 	DL_FOREACH (context->sessions, session) {
-		if (session->awaited_client != client_id)
-			continue;
-		session->awaited_client = 0;
-		reply.id = session->awaited_request;
-		tgd_session_reply(session, &reply, NULL);
-		tgd_conn_hold(session->conn, false);
+		if (!tgd_conn_is_quiet(session->conn))
+			return false;
 	}
+	return true;
 }
 
 /* The peer broke the rules: it is told, and the connection ends. */
@@ -163,6 +220,8 @@ static void on_frame(void *owner, const uint8_t *payload, size_t len)
 		   session->state == TGD_SESSION_ATTACHED) {
 		set_attach_unread(session, true);
 	}
+	if (session->settle_by == 0)
+		session->has_waited = false;
 }
 
 static void on_broken(void *owner, const char *why)
@@ -216,6 +275,8 @@ int tgd_session_new(struct tgd_context *context, int fd, const struct tgd_peer *
 void tgd_session_free(struct tgd_session *session)
 {
 	set_attach_unread(session, false);
+	if (session->awaited_client != 0 || session->settle_by != 0)
+		session->context->n_waiting--;
 	tgd_session_set_client(session, NULL);
 	DL_DELETE(session->context->sessions, session);
 	session->context->n_sessions--;

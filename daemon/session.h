@@ -24,8 +24,10 @@ struct tgd_session {
 	struct tgd_client *client; /* when attached */
 	bool attach_unread;        /* descriptors may lie in the socket */
 	bool refused;              /* may not be here; the first request is answered so */
-	uint32_t awaited_client;   /* not 0: nothing is handled before that client has ended */
+	uint32_t awaited_client;   /* not 0: nothing is handled before that client is settled */
 	uint64_t awaited_request;  /* which is the answer to this request */
+	uint64_t settle_by;        /* tgd_now_ms; not 0: nor before all the dead are settled, or then */
+	bool has_waited;           /* for that, with the request that is handled now */
 	struct tgd_session *prev, *next;
 };
 
@@ -49,12 +51,22 @@ void tgd_session_set_client(struct tgd_session *session, struct tgd_client *clie
 /* How many sessions of this user may have descriptors unread in their sockets now? */
 unsigned tgd_session_unread_attaches(struct tgd_context *context, uid_t uid);
 
-/* The answer to `request` follows when the client has ended; until then the session is not listened
- * to. */
+/* The answer to `request` follows when the client has ended and is settled; until then the session is
+ * not listened to. */
 void tgd_session_await_end(struct tgd_session *session, uint64_t request, uint32_t client_id);
 
-/* A client has ended and is settled: answers those who wait for it. */
-void tgd_sessions_client_ended(struct tgd_context *context, uint32_t client_id);
+/* The request at hand is handled again when the clients that have ended are settled, or after a while
+ * at most. False: it has waited before. */
+bool tgd_session_await_settled(struct tgd_session *session);
+
+/* After each slice of the heap's work: goes on with those who wait for what is settled now. */
+void tgd_sessions_go_on(struct tgd_context *context);
+
+/* Nothing more is read; what has been is answered. */
+void tgd_sessions_retire(struct tgd_context *context);
+
+/* Has all that was read been answered, and sent? */
+bool tgd_sessions_quiet(const struct tgd_context *context);
 
 /* "pid 12, uid 0, tgctl 0.1.0" for the log; static storage. */
 const char *tgd_session_label(const struct tgd_session *session);

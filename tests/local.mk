@@ -6,6 +6,8 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/cached.h \
 	%D%/support/child.c \
 	%D%/support/child.h \
+	%D%/support/crowd.c \
+	%D%/support/crowd.h \
 	%D%/support/ctlpeer.c \
 	%D%/support/ctlpeer.h \
 	%D%/support/daemon.c \
@@ -24,7 +26,10 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/runner.c \
 	%D%/support/runner.h \
 	%D%/support/stress.c \
-	%D%/support/stress.h
+	%D%/support/stress.h \
+	%D%/support/takeover.h \
+	%D%/support/things.c \
+	%D%/support/things.h
 %C%_libtgtest_la_CPPFLAGS = $(AM_CPPFLAGS) $(CUNIT_CFLAGS)
 %C%_libtgtest_la_LIBADD = $(CUNIT_LIBS) $(JANSSON_LIBS)
 $(%C%_libtgtest_la_OBJECTS): | $(tg_generated)
@@ -71,6 +76,8 @@ tg_unit_tests = \
 	%D%/unit/test_sizeclass \
 	%D%/unit/test_span \
 	%D%/unit/test_step \
+	%D%/unit/test_takeover \
+	%D%/unit/test_takeover_half \
 	%D%/unit/test_tsan_remote
 
 # A test of memory that fails stands between the daemon and the kernel.
@@ -90,30 +97,36 @@ tg_integration_tests = \
 	%D%/integration/test_badinput \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
+	%D%/integration/test_exec \
 	%D%/integration/test_fork \
 	%D%/integration/test_free \
 	%D%/integration/test_full \
 	%D%/integration/test_hostile_peers \
+	%D%/integration/test_interrupt \
 	%D%/integration/test_large \
+	%D%/integration/test_life \
 	%D%/integration/test_link \
 	%D%/integration/test_malloc \
 	%D%/integration/test_policy \
 	%D%/integration/test_programs \
 	%D%/integration/test_realloc \
 	%D%/integration/test_roots \
+	%D%/integration/test_stopped \
 	%D%/integration/test_stress \
 	%D%/integration/test_tgcached \
+	%D%/integration/test_tgcached_kills \
+	%D%/integration/test_tgcached_table \
 	%D%/integration/test_tgcached_workers \
 	%D%/integration/test_tgctl \
 	%D%/integration/test_tgctl_run \
 	%D%/integration/test_threads \
 	%D%/integration/test_tiny
 
-# It also uses the table of the server by itself.
-%C%_integration_test_tgcached_workers_SOURCES = \
-	%D%/integration/test_tgcached_workers.c \
+# It uses the table of the server by itself.
+%C%_integration_test_tgcached_table_SOURCES = \
+	%D%/integration/test_tgcached_table.c \
 	examples/tgcached/table.c
-%C%_integration_test_tgcached_workers_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/client
+%C%_integration_test_tgcached_table_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/client
 
 # Programs that tests start; no tests themselves.
 tg_test_helpers = \

@@ -18,7 +18,7 @@
 struct command {
 	const char *name;
 	const char *args; /* as help shows them */
-	int n_args;       /* exactly so many; -1: one or more */
+	int n_args;       /* so many; -1: one or more; one more if `args` are in brackets */
 	const char *summary;
 	const char *details;
 	int (*run)(struct tgc_ctl *ctl, char **args);
@@ -56,6 +56,11 @@ static const struct command commands[] = {
 	 "CLIENT: an ID as listed by `tgctl clients`.  What the client held is settled as at any\n"
 	 "other death.\n",
 	 tgc_cmd_kick},
+	{"upgrade", "[PROGRAM]", 0, "replace the daemon's program, without an interruption",
+	 "PROGRAM: a tgd; default: the file that the daemon runs, or what is in its place now.\n"
+	 "The heap and its clients stay as they are.  Returns when the new one serves.  If it\n"
+	 "cannot, the old one goes on, and the exit status is 1.\n",
+	 tgc_cmd_upgrade},
 	{"stop", "", 0, "end the daemon", "Returns when it has ended.\n", tgc_cmd_stop},
 	{"run", "[--preload] [--limit SIZE] -- COMMAND...", -1,
 	 "run a command on a heap of its own",
@@ -202,7 +207,7 @@ static const struct command *find_command(const char *name)
 static int do_command(struct tgc_ctl *ctl, const struct command *c, int argc, char **argv)
 {
 	bool is_run = c->n_args < 0;
-	int r, n;
+	int max = c->n_args + (*c->args == '['), r, n;
 
 	r = read_options(ctl, argc, argv, is_run ? "+:hV" : ":hV",
 			 is_run ? run_options : common_options);
@@ -216,10 +221,10 @@ static int do_command(struct tgc_ctl *ctl, const struct command *c, int argc, ch
 	if (is_run ? n == 0 : n < c->n_args)
 		return tgc_ctl_fail(ctl, TGC_WRONG_USE, -EINVAL, "%s needs more: tgctl %s %s",
 				    c->name, c->name, c->args);
-	if (!is_run && n > c->n_args)
+	if (!is_run && n > max)
 		return tgc_ctl_fail(ctl, TGC_WRONG_USE, -EINVAL,
 				    "%s: do not know what to do with \"%s\"; try 'tgctl %s --help'",
-				    c->name, argv[optind + c->n_args], c->name);
+				    c->name, argv[optind + max], c->name);
 	return c->run(ctl, argv + optind);
 }
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -223,6 +224,62 @@ int tgc_cmd_stop(struct tgc_ctl *ctl, char **args)
 						 (json_int_t)ctl->talk->daemon_pid));
 	fprintf(ctl->out, "%s, process %d, has stopped\n", ctl->talk->daemon,
 		(int)ctl->talk->daemon_pid);
+	return TGC_OK;
+}
+
+/* The path as the daemon can use it: absolute. */
+static int program_path(struct tgc_ctl *ctl, const char *program, char *buf)
+{
+	if (program == NULL) {
+		buf[0] = '\0'; /* the daemon's own file */
+		return TGC_OK;
+	}
+	if (realpath(program, buf) == NULL)
+		return tgc_ctl_fail(ctl, TGC_BAD_NEWS, -errno, "upgrade: %s: %s", program,
+				    strerror(errno));
+	if (strlen(buf) > TGP_TEXT_MAX)
+		return tgc_ctl_fail(ctl, TGC_BAD_NEWS, -ENAMETOOLONG,
+				    "upgrade: %s: a path has at most %d bytes here", buf,
+				    TGP_TEXT_MAX);
+	return TGC_OK;
+}
+
+/* The old process answers, retires, and the new one takes over what it served. */
+int tgc_cmd_upgrade(struct tgc_ctl *ctl, char **args)
+{
+	char path[PATH_MAX], old_name[TGP_PROGRAM_MAX + 1];
+	Tgd__Admin ask = TGD__ADMIN__INIT;
+	const Tgd__Reply *reply;
+	pid_t old_pid;
+	int r, status;
+
+	status = program_path(ctl, args[0], path);
+	if (status != TGC_OK)
+		return status;
+	ask.what = TGD__ADMIN__WHAT__UPGRADE;
+	ask.path = path;
+	ctl->timeout_ms *= SLOW_FACTOR;
+	status = tgc_ctl_ask(ctl, &ask, 0, &reply);
+	if (status != TGC_OK)
+		return status;
+	old_pid = ctl->talk->daemon_pid;
+	strcpy(old_name, ctl->talk->daemon);
+	r = tgc_talk_reopen(ctl->talk, ctl->path);
+	if (r < 0)
+		return tgc_ctl_fail(ctl, TGC_BAD_NEWS, r, "upgrade: %s", ctl->talk->why);
+	status = ask_for(ctl, TGD__ADMIN__WHAT__STATUS, 0, TGD__REPLY__BODY_STATUS, &reply);
+	if (status != TGC_OK)
+		return status;
+	if (*reply->status->upgrade_failure != '\0')
+		return tgc_ctl_fail(ctl, TGC_BAD_NEWS, -ECHILD, "upgrade: %s",
+				    reply->status->upgrade_failure);
+	if (ctl->json)
+		return print_json(ctl, json_pack("{s:b, s:I, s:s, s:I, s:s}", "ok", 1, "old_pid",
+						 (json_int_t)old_pid, "old_version", old_name,
+						 "pid", (json_int_t)ctl->talk->daemon_pid,
+						 "version", ctl->talk->daemon));
+	fprintf(ctl->out, "%s, process %d, has been replaced by %s, process %d\n", old_name,
+		(int)old_pid, ctl->talk->daemon, (int)ctl->talk->daemon_pid);
 	return TGC_OK;
 }
 

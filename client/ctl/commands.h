@@ -16,5 +16,6 @@ int tgc_cmd_check(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_trim(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_limit(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_kick(struct tgc_ctl *ctl, char **args);
+int tgc_cmd_upgrade(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_stop(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_run(struct tgc_ctl *ctl, char **args);

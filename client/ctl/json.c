@@ -26,7 +26,7 @@ json_t *tgc_json_status(const Tgd__Status *s)
 {
 	/* clang-format off */
 	return json_pack("{s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
-			 " s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+			 " s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}",
 			 "heap", s->heap,
 			 "pid", N(s->pid),
 			 "uptime_s", N(s->uptime_ms / 1000),
@@ -49,7 +49,10 @@ json_t *tgc_json_status(const Tgd__Status *s)
 			 "roots", N(s->roots),
 			 "messages", N(s->messages),
 			 "span_messages", N(s->span_messages),
-			 "refused", N(s->refused));
+			 "refused", N(s->refused),
+			 "keeper_pid", N(s->keeper_pid),
+			 "restarts", N(s->restarts),
+			 "upgrade_failure", s->upgrade_failure);
 	/* clang-format on */
 }
 

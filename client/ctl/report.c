@@ -100,6 +100,12 @@ void tgc_report_status(FILE *out, const Tgd__Status *s)
 	fprintf(out, LABEL "tgd %s, process %" PRIu32 ", up ", "daemon", s->version, s->pid);
 	print_duration(out, s->uptime_ms / 1000);
 	putc('\n', out);
+	if (s->keeper_pid != 0)
+		fprintf(out,
+			LABEL "process %" PRIu32 "; %" PRIu64 " daemon%s served this heap before\n",
+			"keeper", s->keeper_pid, s->restarts, plural(s->restarts));
+	if (*s->upgrade_failure != '\0')
+		fprintf(out, LABEL "failed: %s\n", "upgrade", s->upgrade_failure);
 	print_memory(out, s);
 	fprintf(out,
 		LABEL "%" PRIu64 " attached with %" PRIu64 " thread%s; %" PRIu64

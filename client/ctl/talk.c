@@ -26,6 +26,8 @@
 
 #include "shm/base.h"
 
+#define REOPEN_MS 10 /* between two attempts */
+
 struct tgc_talk *tgc_talk_new(void)
 {
 	struct tgc_talk *talk = malloc(sizeof(*talk));
@@ -35,7 +37,7 @@ struct tgc_talk *tgc_talk_new(void)
 	talk->timeout_ms = TGC_TALK_TIMEOUT_MS;
 	talk->refused = false;
 	talk->why[0] = '\0';
-	talk->daemon_pid = 0;
+	talk->daemon_pid = talk->keeper_pid = 0;
 	talk->daemon[0] = '\0';
 	talk->fd = -1;
 	talk->last_id = 0;
@@ -304,6 +306,7 @@ int tgc_talk_open(struct tgc_talk *talk, const char *path)
 			"use the tgctl that came with it",
 			version, TGP_MIN_VERSION, TGP_VERSION);
 	talk->daemon_pid = (pid_t)reply->hello->pid;
+	talk->keeper_pid = (pid_t)reply->hello->keeper_pid;
 	snprintf(talk->daemon, sizeof(talk->daemon), "%s", reply->hello->program);
 	return 0;
 }
@@ -322,16 +325,33 @@ int tgc_talk_ask(struct tgc_talk *talk, const Tgd__Admin *ask, unsigned body,
 	return call(talk, &request, body, ret);
 }
 
-/* The daemon as a pidfd, or -1: it is in another pid namespace, or it is not who listens. */
+/* The daemon as a pidfd, or -1: it is in another pid namespace, or it is not who listens.  Its keeper is
+ * the one that ends last. */
 static int open_daemon(struct tgc_talk *talk)
 {
 	socklen_t size = sizeof(struct ucred);
 	struct ucred peer;
+	pid_t last = talk->keeper_pid != 0 ? talk->keeper_pid : talk->daemon_pid;
 
 	if (getsockopt(talk->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid <= 0 ||
-	    peer.pid != talk->daemon_pid)
+	    peer.pid != last)
 		return -1;
 	return pidfd_open(peer.pid, 0);
+}
+
+/* Drops what comes until the other side closes, or the deadline. */
+static int wait_close(struct tgc_talk *talk, int64_t deadline)
+{
+	uint8_t rest[256];
+	ssize_t n = 0;
+	int r;
+
+	do {
+		r = wait_for(talk->fd, POLLIN, deadline);
+		if (r >= 0)
+			n = recv(talk->fd, rest, sizeof(rest), 0);
+	} while (r >= 0 && (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))));
+	return r;
 }
 
 /* Waits until the daemon has closed the connection and, where it can be seen, its process has
@@ -340,19 +360,40 @@ int tgc_talk_wait_end(struct tgc_talk *talk)
 {
 	int64_t deadline = now_ms() + talk->timeout_ms;
 	TGS_CLOSE int pidfd = open_daemon(talk);
-	uint8_t rest[256];
-	ssize_t n = 0;
-	int r = 0;
+	int r = wait_close(talk, deadline);
 
-	do {
-		r = wait_for(talk->fd, POLLIN, deadline);
-		if (r >= 0)
-			n = recv(talk->fd, rest, sizeof(rest), 0);
-	} while (r >= 0 && (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))));
 	if (r >= 0 && pidfd >= 0)
 		r = wait_for(pidfd, POLLIN, deadline);
 	if (r < 0)
 		return fail(talk, r, "the daemon agreed to stop but still runs after %.1f s",
 			    talk->timeout_ms / 1000.0);
 	return 0;
+}
+
+/* 0, or -errno with talk->why: -ETIMEDOUT, or as tgc_talk_open.  All within the talk's timeout. */
+int tgc_talk_reopen(struct tgc_talk *talk, const char *path)
+{
+	int64_t deadline = now_ms() + talk->timeout_ms;
+	pid_t before = talk->daemon_pid;
+	int r;
+
+	r = wait_close(talk, deadline);
+	if (r < 0)
+		return fail(talk, r, "process %d still serves after %.1f s", (int)before,
+			    talk->timeout_ms / 1000.0);
+	for (;;) {
+		if (talk->fd >= 0)
+			close(talk->fd);
+		talk->fd = -1;
+		talk->n_in = talk->n_used = 0;
+		r = tgc_talk_open(talk, path);
+		/* The one that let us in may be the last of the old, or end before it answers. */
+		if ((r == 0 && talk->daemon_pid != before) || now_ms() >= deadline ||
+		    (r < 0 && r != -ECONNRESET && r != -EPIPE))
+			break;
+		poll(NULL, 0, REOPEN_MS);
+	}
+	if (r == 0 && talk->daemon_pid == before)
+		return fail(talk, -ETIMEDOUT, "process %d still serves", (int)before);
+	return r;
 }

@@ -15,6 +15,7 @@ struct tgc_talk {
 	bool refused;     /* the last failure was the daemon's answer, not the lack of one */
 	char why[768];    /* a sentence about the last failure */
 	pid_t daemon_pid; /* as the daemon tells it */
+	pid_t keeper_pid; /* the same; 0: none */
 	char daemon[TGP_PROGRAM_MAX + 1]; /* "tgd 0.1.0" */
 
 	/* private */
@@ -40,6 +41,10 @@ int tgc_talk_ask(struct tgc_talk *talk, const Tgd__Admin *ask, unsigned body,
 
 /* Waits until the daemon, told to stop, has ended.  -ETIMEDOUT. */
 int tgc_talk_wait_end(struct tgc_talk *talk);
+
+/* Waits until the process that we talk to has closed the connection, and opens another one to the next
+ * that serves at the path. */
+int tgc_talk_reopen(struct tgc_talk *talk, const char *path);
 
 /* Connected or not, NULL or not.  Returns NULL. */
 struct tgc_talk *tgc_talk_free(struct tgc_talk *talk);

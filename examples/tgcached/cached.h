@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,39 +15,40 @@
 #include <time.h>
 #include <tg.h>
 
-#define CACHED_VERSION "0.1.0"
+#define CACHED_VERSION "0.2.0"
 #define KEY_LEN_MAX    250
 #define VALUE_LEN_MAX  (1024 * 1024)
 
-/* Counted by all workers together; one that is killed in between leaves a count off by one. */
-enum { TOTAL_ITEMS, CURR_ITEMS, BYTES, GET_HITS, GET_MISSES, CMD_SET, EVICTIONS, N_STATS };
+/* What is counted, and (from CURR_ITEMS on) what is found by walking through the table. */
+enum { TOTAL_ITEMS, GET_HITS, GET_MISSES, CMD_SET, EVICTIONS, CURR_ITEMS, BYTES, OBJECTS, N_STATS };
 
-/* A key and its value, which never changes: a new value is a new item.  Const once stored, but for
- * chain, used_ms and expires_ms, which are under the lock.  Times are by cached_now_ms. */
+/* A key and its value.  Times are by cached_now_ms. */
 struct item {
-	struct item *chain;                     /* the next one with the same bucket */
-	uint64_t hash, cas;                     /* cas: the number of the store that made it */
-	int64_t stored_ms, used_ms, expires_ms; /* expires_ms 0: never */
-	uint32_t flags, n_value;                /* flags: the user's own number */
+	uint64_t cas;                  /* the number of the store that made it */
+	int64_t stored_ms, expires_ms; /* expires_ms 0: never */
+	uint32_t flags, n_value;       /* flags: the user's own number */
 	uint8_t n_key;
 	char data[]; /* the key, the value, a zero byte */
 };
 #define item_value(it) ((it)->data + (it)->n_key)
 
-struct table;
-extern _Atomic uint64_t *table_stats; /* N_STATS of them, once attached */
-struct table *cached_attach(void); /* to the heap, and to the table in it; NULL: no, has said why */
-/* Empties it: now, or (delay_ms > 0) of what is in it then. */
-void table_flush(struct table *t, int64_t delay_ms);
-
-/* A private item with room for the value.  Evicts others to make room; NULL: no memory even so. */
-struct item *item_new(struct table *t, const char *key, size_t n_key, size_t n_value,
+/* A private item, with room for the value, in place of the one at *it, which is freed. */
+struct item *item_new(struct item **it, const char *key, size_t n_key, size_t n_value,
 		      uint32_t flags, int64_t expires_ms);
 
-/* Calls `change` with the item of the key (NULL: none), under a lock: it must be quick, and call
- * none of these but item_new.  What it returns takes the item's place: the same, NULL, a new one. */
-void table_change(struct table *t, const char *key,
-		  struct item *(*change)(void *arg, struct item *old), void *arg);
+/* Gets a private copy of the key's item (NULL: none), valid until the table is used again.  What it
+ * returns is copied to the item's place: the same, perhaps with another time to expire; a new one;
+ * NULL: none.  Called again if another process was faster: then what it did before was in vain. */
+typedef struct item *change_fn(void *arg, struct item *old);
+
+struct table;
+struct table *cached_attach(void); /* to the heap, and to the table in it; NULL: no, has said why */
+/* Evicts others to make room.  False: no memory even so; nothing was changed. */
+bool table_change(struct table *t, const char *key, change_fn *change, void *arg);
+/* Empties it: now, or (delay_ms > 0) of what is in it then. */
+void table_flush(struct table *t, int64_t delay_ms);
+extern _Atomic uint64_t *table_counts; /* of what this process did, once attached */
+void table_stats(const struct table *t, uint64_t ret_stats[N_STATS]);
 
 int64_t cached_now_ms(void); /* since boot: the same in all processes, and nobody sets it back */
 /* A number as memcached reads it: after it a blank and anything may come. */

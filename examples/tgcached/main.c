@@ -44,7 +44,9 @@ static void note_end(int i, int status)
 {
 	int64_t now = cached_now_ms(), delay = workers[i].delay_ms * 2 + FIRST_DELAY_MS;
 
-	delay = now - workers[i].started_ms >= SHORT_LIFE_MS ? 0 : delay;
+	if (now - workers[i].started_ms >= SHORT_LIFE_MS ||
+	    (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) /* by somebody else */
+		delay = 0;
 	workers[i].delay_ms = delay < LAST_DELAY_MS ? delay : LAST_DELAY_MS;
 	workers[i].start_at_ms = now + workers[i].delay_ms;
 	fprintf(stderr, "tgcached: worker %d ended by %s %d\n", (int)workers[i].pid,

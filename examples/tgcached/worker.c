@@ -33,9 +33,10 @@ struct conn {
 	size_t value_len, refused; /* bytes, with the end, to wait for, and to throw away */
 	uint64_t flags, number;    /* number: of cas, or to count by */
 	int64_t expires_ms;
-	struct item *item;  /* to be stored; what is left of it is freed */
-	const char *answer; /* of what was done under the lock */
-	char digits[24];    /* the same, if it is a number */
+	struct item *item, *made; /* to be stored: what has come, what was made of it */
+	struct item *found;       /* by a get */
+	const char *answer;       /* of a change */
+	char digits[24];          /* the same, if it is a number */
 };
 
 static struct event_base *base;
@@ -61,23 +62,29 @@ static bool expiry(const char *word, int64_t *ret_ms)
 	return true;
 }
 
-static struct item *show_item(void *arg, struct item *it)
+static struct item *get_item(void *arg, struct item *old)
 {
 	struct conn *c = arg;
 
-	table_stats[it ? GET_HITS : GET_MISSES]++;
+	c->found = old;
+	if (old && c->words[0][1] == 'a') /* gat, gats */
+		old->expires_ms = c->expires_ms;
+	return old;
+}
+
+static void show_item(struct conn *c, const char *key)
+{
+	const struct item *it = table_change(table, key, get_item, c) ? c->found : NULL;
+
+	table_counts[it ? GET_HITS : GET_MISSES]++;
 	if (!it)
-		return NULL;
-	if (c->words[0][1] == 'a') /* gat, gats */
-		it->expires_ms = c->expires_ms;
-	evbuffer_add_printf(c->out, "VALUE %.*s %u %u", it->n_key, it->data, it->flags,
-			    it->n_value);
+		return;
+	evbuffer_add_printf(c->out, "VALUE %s %u %u", key, it->flags, it->n_value);
 	if (c->words[0][3] == 's') /* gets, gats */
 		evbuffer_add_printf(c->out, " %" PRIu64, it->cas);
 	evbuffer_add(c->out, "\r\n", 2);
 	evbuffer_add(c->out, item_value(it), it->n_value);
 	evbuffer_add(c->out, "\r\n", 2);
-	return it;
 }
 
 /* NULL: the output is full; to be called again. */
@@ -94,7 +101,7 @@ static const char *do_get(struct conn *c)
 	for (c->next_key += c->next_key ? 0 : first; c->next_key < c->n_words; c->next_key++) {
 		if (evbuffer_get_length(c->out) > OUT_HIGH)
 			return NULL;
-		table_change(table, c->words[c->next_key], show_item, c);
+		show_item(c, c->words[c->next_key]);
 	}
 	c->next_key = 0;
 	return "END";
@@ -138,20 +145,19 @@ static struct item *count_item(void *arg, struct item *old)
 		return old;
 	v = c->words[0][0] == 'i' ? v + c->number : v > c->number ? v - c->number : 0;
 	n = (size_t)snprintf(c->digits, sizeof(c->digits), "%" PRIu64, v);
-	it = item_new(table, old->data, old->n_key, n > old->n_value ? n : old->n_value, old->flags,
-		      old->expires_ms);
-	if (it) /* as memcached: it never gets shorter */
-		memcpy(memset(item_value(it), ' ', it->n_value), c->digits, n);
-	c->answer = it ? c->digits : NO_MEMORY;
-	return it ? it : old;
+	it = item_new(&c->made, old->data, old->n_key, n > old->n_value ? n : old->n_value,
+		      old->flags, old->expires_ms);
+	memcpy(memset(item_value(it), ' ', it->n_value), c->digits, n); /* never gets shorter */
+	c->answer = c->digits;
+	return it;
 }
 
 enum how { SET, ADD, REPLACE, CAS, APPEND, PREPEND };
 
 struct command {
 	const char *name;
-	int min, max;                                        /* words */
-	struct item *(*change)(void *arg, struct item *old); /* of the key; or: */
+	int min, max;                       /* words */
+	change_fn *change;                  /* of the key; or: */
 	const char *(*run)(struct conn *c); /* its answer; NULL: none, or not yet */
 	enum how how;
 };
@@ -163,26 +169,27 @@ static struct item *store_item(void *arg, struct item *old)
 	struct item *it = c->item, *first = how == APPEND ? old : it,
 		    *second = how == APPEND ? it : old;
 
+	if (!it) /* refused: nobody must then find the value from before */
+		return how == SET ? NULL : old;
 	c->answer = how != CAS ? "NOT_STORED" : old ? "EXISTS" : "NOT_FOUND";
 	if ((how == ADD && old) || (how > ADD && !old) || (how == CAS && old->cas != c->number) ||
 	    (how > CAS && old->n_value + it->n_value > VALUE_LEN_MAX))
 		return old;
+	c->answer = "STORED";
 	if (how <= CAS)
-		c->item = NULL;
-	else
-		it = item_new(table, old->data, old->n_key, old->n_value + it->n_value, old->flags,
-			      old->expires_ms);
-	if (it && how > CAS)
-		memcpy(mempcpy(item_value(it), item_value(first), first->n_value),
-		       item_value(second), second->n_value);
-	c->answer = it ? "STORED" : NO_MEMORY;
-	return it ? it : old;
+		return it;
+	it = item_new(&c->made, old->data, old->n_key, old->n_value + it->n_value, old->flags,
+		      old->expires_ms);
+	memcpy(mempcpy(item_value(it), item_value(first), first->n_value), item_value(second),
+	       second->n_value);
+	return it;
 }
 
-/* When a set fails nobody must find the value from before. */
-static struct item *refuse_item(void *arg, struct item *old)
+static void refuse(struct conn *c)
 {
-	return ((struct conn *)arg)->command->how == SET ? NULL : old;
+	free(c->item);
+	c->item = NULL;
+	table_change(table, c->words[1], store_item, c);
 }
 
 /* The line; NULL: the value is to come. */
@@ -200,7 +207,7 @@ static const char *do_store(struct conn *c)
 		return NULL;
 	}
 	c->refused = n + 2;
-	table_change(table, w[1], refuse_item, c);
+	refuse(c);
 	return "SERVER_ERROR object too large for cache";
 }
 
@@ -211,19 +218,17 @@ static const char *store_value(struct conn *c)
 	const char *key = c->words[1];
 	char end[2];
 
-	table_stats[CMD_SET]++;
+	table_counts[CMD_SET]++;
 	c->value_len = 0;
-	c->item = item_new(table, key, strlen(key), n, (uint32_t)c->flags, c->expires_ms);
-	if (c->item)
-		evbuffer_remove(c->in, item_value(c->item), n);
-	else
-		evbuffer_drain(c->in, n);
+	item_new(&c->item, key, strlen(key), n, (uint32_t)c->flags, c->expires_ms);
+	evbuffer_remove(c->in, item_value(c->item), n);
 	evbuffer_remove(c->in, end, 2);
-	c->answer = c->item ? "CLIENT_ERROR bad data chunk" : NO_MEMORY;
-	if (!c->item || memcmp(end, "\r\n", 2) == 0)
-		table_change(table, key, c->item ? store_item : refuse_item, c);
-	tg_free(c->item);
-	return c->answer;
+	if (memcmp(end, "\r\n", 2) != 0)
+		return "CLIENT_ERROR bad data chunk";
+	if (table_change(table, key, store_item, c))
+		return c->answer;
+	refuse(c);
+	return NO_MEMORY;
 }
 
 static const char *do_flush(struct conn *c)
@@ -239,8 +244,9 @@ static const char *do_flush(struct conn *c)
 /* The connections are those of this worker; the limit is the heap's: see tgctl status. */
 static const char *do_stats(struct conn *c)
 {
-	static const char *const names[] = {"total_items", "curr_items", "bytes",    "get_hits",
-					    "get_misses",  "cmd_set",    "evictions"};
+	static const char *const names[] = {"total_items", "get_hits",   "get_misses", "cmd_set",
+					    "evictions",   "curr_items", "bytes",      "objects"};
+	uint64_t stats[N_STATS];
 
 	evbuffer_add_printf(
 		c->out,
@@ -248,10 +254,11 @@ static const char *do_stats(struct conn *c)
 		"\r\nSTAT threads %d\r\nSTAT curr_connections %d\r\nSTAT limit_maxbytes 0\r\n",
 		(int)getpid(), (int)(time(NULL) - started), (long long)time(NULL), threads,
 		n_conns);
+	table_stats(table, stats);
 	for (int i = 0; i < N_STATS; i++)
-		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], table_stats[i]);
+		evbuffer_add_printf(c->out, "STAT %s %" PRIu64 "\r\n", names[i], stats[i]);
 	evbuffer_add_printf(c->out, "STAT cmd_get %" PRIu64 "\r\n",
-			    table_stats[GET_HITS] + table_stats[GET_MISSES]);
+			    stats[GET_HITS] + stats[GET_MISSES]);
 	return "END";
 }
 
@@ -299,8 +306,18 @@ static const char *do_line(struct conn *c)
 		return BAD_FORMAT;
 	if (command->run)
 		return command->run(c);
-	table_change(table, c->words[1], command->change, c);
-	return c->answer;
+	return table_change(table, c->words[1], command->change, c) ? c->answer : NO_MEMORY;
+}
+
+static void forget(struct conn *c)
+{
+	free(c->words);
+	free(c->line);
+	free(c->item);
+	free(c->made);
+	c->words = NULL;
+	c->line = NULL;
+	c->item = c->made = NULL;
 }
 
 /* Does the next thing in the input.  False: it is not all there yet, or the output is full. */
@@ -334,10 +351,7 @@ static bool step(struct conn *c)
 		evbuffer_add_printf(c->out, "%s\r\n", answer);
 	if (c->value_len || c->next_key)
 		return c->value_len;
-	free(c->words);
-	free(c->line);
-	c->words = NULL;
-	c->line = NULL;
+	forget(c);
 	return true;
 }
 
@@ -372,8 +386,7 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 		event_free(c->writable);
 		evbuffer_free(c->in);
 		evbuffer_free(c->out);
-		free(c->words);
-		free(c->line);
+		forget(c);
 		free(c);
 		close(fd);
 		n_conns--;

@@ -242,33 +242,51 @@ static void check_maybes(void)
 	}
 }
 
+static void say_leaked(const struct live *live)
+{
+	const struct storm_head *head = tg_from_ref(live->ref);
+	struct tgs_object object;
+
+	tgs_object_find(&tgc_heap, head, &object);
+	storm_fail("leaked: class %u, %zu bytes at %llx, %s (kind %u, seat %u, number %llu, if it "
+		   "has any)",
+		   object.span.class, tg_usable_size(head), (unsigned long long)live->ref,
+		   *tgs_published_word(&tgc_heap, tgs_classes[object.span.class].kind,
+				       object.span.page, object.unit) &
+				   object.bit
+			   ? "published"
+			   : "private",
+		   head->kind, head->seat, (unsigned long long)head->number);
+}
+
+/* What nothing explains is what killed threads of clients that keep were just being handed. */
 static void check_rest(void)
 {
-	uint64_t may = 0;
-	unsigned seat;
+	unsigned may[TGS_CLASSES_ALL] = {0}, seat, class, n_may = 0;
+	struct tgs_object object;
 	size_t i;
 
-	for (seat = 0; seat < STORM_SEATS; seat++)
-		may += storm_board->books[seat].n_unknown;
+	for (seat = 0; seat < STORM_SEATS; seat++) {
+		for (class = 0; class < TGS_CLASSES_ALL; class ++) {
+			may[class] += storm_board->books[seat].n_unknown[class];
+			n_may += storm_board->books[seat].n_unknown[class];
+		}
+	}
 	for (i = 0; i < n_lives; i++) {
 		if (lives[i].explained)
 			continue;
+		tgs_object_find(&tgc_heap, tg_from_ref(lives[i].ref), &object);
+		if (may[object.span.class] == 0)
+			say_leaked(&lives[i]);
+		else
+			may[object.span.class]--;
 		n_unknown++;
-		if (n_unknown > may) {
-			const struct storm_head *head = tg_from_ref(lives[i].ref);
-
-			storm_fail("leaked: %zu bytes at %llx (kind %u, seat %u, number %llu, "
-				   "class %u, %s); %llu threads may have left one, this is the "
-				   "%llu.",
-				   tg_usable_size(head), (unsigned long long)lives[i].ref,
-				   head->kind, head->seat, (unsigned long long)head->number, 0u, "",
-				   (unsigned long long)may, (unsigned long long)n_unknown);
-		}
 	}
-	printf("    %zu objects are left: %llu reachable, %llu in books, %llu being freed or handed "
-	       "over, %llu (of at most %llu) being allocated\n",
+	printf("    %zu objects are left: %llu reachable, %llu in books, %llu being freed or "
+	       "handed "
+	       "over, %llu (of at most %u) being allocated\n",
 	       n_lives, (unsigned long long)n_reachable, (unsigned long long)n_owned,
-	       (unsigned long long)n_maybe, (unsigned long long)n_unknown, (unsigned long long)may);
+	       (unsigned long long)n_maybe, (unsigned long long)n_unknown, n_may);
 }
 
 /* ---- delivered exactly once ---- */
@@ -285,8 +303,8 @@ static void check_deliveries(void)
 			uint64_t there = reached[seat][i];
 
 			n += (unsigned)__builtin_popcountll(gave);
-			lost += (unsigned)__builtin_popcountll(
-				gave & ~took & ~there & ~storm_board->maybe_took[seat][i]);
+			lost += (unsigned)__builtin_popcountll(gave & ~took & ~there &
+							       ~storm_board->maybe_took[seat][i]);
 			twice += (unsigned)__builtin_popcountll(took & there);
 			never_given += (unsigned)__builtin_popcountll(
 				(took | there) & ~gave & ~storm_board->maybe_gave[seat][i]);

@@ -11,7 +11,7 @@
 
 struct storm_board *storm_board;
 
-bool storm_board_open(uint64_t seed)
+bool storm_board_open(uint64_t seed, bool all_reclaim)
 {
 	void *p = mmap(NULL, sizeof(*storm_board), PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -20,6 +20,7 @@ bool storm_board_open(uint64_t seed)
 		return false;
 	storm_board = p;
 	storm_board->seed = seed;
+	storm_board->all_reclaim = all_reclaim;
 	return true;
 }
 
@@ -31,7 +32,7 @@ void storm_board_close(void)
 
 bool storm_reclaims(unsigned client)
 {
-	return client % 2 != 0;
+	return storm_board->all_reclaim || client % 2 != 0;
 }
 
 void storm_fail(const char *format, ...)
@@ -133,8 +134,8 @@ static void print_call(const char *name, enum storm_call call)
 void storm_print_times(void)
 {
 	static const char *const names[STORM_CALLS] = {
-		"malloc", "realloc", "free",	"free others'", "large",
-		"swap",	  "publish", "root set", "attach",	"detach",
+		"malloc", "realloc", "free",     "free others'", "large",
+		"swap",   "publish", "root set", "attach",       "detach",
 	};
 	unsigned i;
 

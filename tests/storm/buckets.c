@@ -72,8 +72,8 @@ static void replace(struct storm_worker *w, tg_link *cell, uint64_t seen,
 
 static void put_leaf(struct storm_worker *w, tg_link *link, uint64_t seen, void *leaf)
 {
-	unsigned index = storm_new_entry(w, STORM_LEAF,
-					 sizeof(struct storm_head) + storm_random(w, 300));
+	unsigned index =
+		storm_new_entry(w, STORM_LEAF, sizeof(struct storm_head) + storm_random(w, 300));
 	bool put;
 
 	if (index == STORM_TABLE)

@@ -120,8 +120,8 @@ unsigned storm_new_entry(struct storm_worker *w, enum storm_kind kind, size_t si
 
 static void push(struct storm_worker *w, tg_link *stack)
 {
-	unsigned index = storm_new_entry(w, STORM_NODE,
-					 sizeof(struct storm_head) + storm_random(w, 700));
+	unsigned index =
+		storm_new_entry(w, STORM_NODE, sizeof(struct storm_head) + storm_random(w, 700));
 	struct storm_head *node;
 	unsigned tries;
 

@@ -18,7 +18,8 @@ static uint64_t mix(uint64_t x)
 
 static uint64_t check_of(const struct storm_head *head)
 {
-	return mix(mix(head->number + 1) ^ mix((uint64_t)head->size << 32 | head->seat << 8 | head->kind));
+	return mix(mix(head->number + 1) ^
+		   mix((uint64_t)head->size << 32 | head->seat << 8 | head->kind));
 }
 
 static size_t head_size(enum storm_kind kind)
@@ -68,6 +69,13 @@ void storm_tiny_make(void *p, size_t size, uint64_t random)
 	bytes[0] = (uint8_t)random;
 	for (i = 1; i < size; i++)
 		bytes[i] = tiny_byte(bytes[0], size, i);
+}
+
+unsigned storm_class(size_t size)
+{
+	if (size <= TGS_TINY_MAX)
+		return TGS_CLASS_TINY;
+	return size <= TGS_SMALL_MAX ? tgs_size_to_class(size) : 0;
 }
 
 bool storm_tiny_ok(const void *p, size_t size)

@@ -33,6 +33,13 @@ static void add_maybe(struct storm_book *book, const struct storm_entry *entry, 
 	maybe->must = must;
 }
 
+/* Somebody was just being handed an object of that size, or was to free one whose content is not known. */
+static void add_unknown(struct storm_book *book, size_t size, bool reclaims)
+{
+	if (!reclaims)
+		book->n_unknown[storm_class(size)]++;
+}
+
 static struct storm_name name_of(const struct storm_entry *entry)
 {
 	return (struct storm_name){entry->maker, entry->number};
@@ -45,7 +52,7 @@ static void settle_give(struct storm_book *book, struct storm_entry *entry, bool
 		return;
 	if (!entry->has_head) {
 		/* A tiny one: it has no name. */
-		book->n_unknown += !reclaims;
+		add_unknown(book, entry->size, reclaims);
 	} else {
 		storm_mark(storm_board->maybe_gave, name_of(entry));
 		if (!reclaims || entry->published)
@@ -79,22 +86,22 @@ static void settle(struct storm_book *book, bool reclaims)
 {
 	struct storm_doubt *doubt = &book->doubt;
 	struct storm_entry none = {0};
-	struct storm_entry *entry =
-		doubt->index < STORM_TABLE ? &book->table[doubt->index] : &none;
+	struct storm_entry *entry = doubt->index < STORM_TABLE ? &book->table[doubt->index] : &none;
 
 	switch ((enum storm_op)doubt->op) {
 	case STORM_NOTHING:
 		break;
 	case STORM_MALLOC:
-		book->n_unknown += entry->ref == 0 && !reclaims;
+		if (entry->ref == 0)
+			add_unknown(book, doubt->size, reclaims);
 		break;
 	case STORM_REALLOC:
-		book->n_unknown += !reclaims;
+		add_unknown(book, doubt->size, reclaims);
 		/* fall through */
 	case STORM_FREE:
 		/* A tiny object's pattern may have changed since it was noted. */
 		if (entry->kind == STORM_TINY)
-			book->n_unknown += !reclaims;
+			add_unknown(book, entry->size, reclaims);
 		else if (!reclaims || entry->published)
 			add_maybe(book, entry, false);
 		atomic_store(&entry->ref, 0);

@@ -18,13 +18,14 @@
 #include <stdint.h>
 
 #include "client/tg.h"
+#include "shm/sizeclass.h"
 
-#define STORM_CLIENTS 8
-#define STORM_THREADS 4 /* of each client */
-#define STORM_SEATS   (STORM_CLIENTS * STORM_THREADS)
-#define STORM_TABLE   48          /* objects that a thread owns, at most */
-#define STORM_NUMBERS (1u << 22)  /* objects with a head that a seat makes, at most */
-#define STORM_MAYBES  4096        /* of a seat */
+#define STORM_CLIENTS  8
+#define STORM_THREADS  4 /* of each client */
+#define STORM_SEATS    (STORM_CLIENTS * STORM_THREADS)
+#define STORM_TABLE    48         /* objects that a thread owns, at most */
+#define STORM_NUMBERS  (1u << 22) /* objects with a head that a seat makes, at most */
+#define STORM_MAYBES   4096       /* of a seat */
 #define STORM_SIZE_MAX (100 << 10)
 
 /* ---- objects ---- */
@@ -40,7 +41,7 @@ enum storm_kind {
 };
 
 struct storm_head {
-	uint64_t check; /* over the rest but `next` */
+	uint64_t check;        /* over the rest but `next` */
 	_Atomic uint64_t next; /* NODE: ref of the node below */
 	uint64_t depth;        /* NODE: of the stack with it */
 	uint64_t number;
@@ -71,6 +72,9 @@ bool storm_object_ok(const void *p, enum storm_kind kind, struct storm_name *ret
 void storm_tiny_make(void *p, size_t size, uint64_t random);
 bool storm_tiny_ok(const void *p, size_t size);
 
+/* The class of spans in which an object of that size lies. */
+unsigned storm_class(size_t size);
+
 /* ---- the board ---- */
 
 /* What a book knows of an object.  ref is written last, and is 0 if there is none. */
@@ -100,6 +104,7 @@ enum storm_op {
 struct storm_doubt {
 	_Atomic uint32_t op;
 	uint32_t index; /* of the entry; STORM_TABLE: none */
+	uint32_t size;  /* MALLOC, REALLOC: asked for */
 	struct storm_entry fresh, old;
 };
 
@@ -134,19 +139,22 @@ struct storm_times {
 struct storm_book {
 	struct storm_entry table[STORM_TABLE];
 	struct storm_doubt doubt;
-	struct storm_entry root; /* what the seat's root leads to */
-	uint32_t root_name;      /* counts the names of the seat's roots */
+	struct storm_entry root;  /* what the seat's root leads to */
+	uint32_t root_name;       /* counts the names of the seat's roots */
 	_Atomic uint32_t numbers; /* used up so far */
 	_Atomic uint64_t turns;
 	struct storm_times times[STORM_CALLS];
 	/* The driver's: */
-	unsigned n_maybes, n_unknown;
+	unsigned n_maybes;
+	unsigned n_unknown
+		[TGS_CLASSES_ALL]; /* objects of a class that threads were just being handed */
 	struct storm_maybe maybes[STORM_MAYBES];
 };
 
 struct storm_board {
 	uint64_t seed;
-	_Atomic bool stop;        /* clients: end */
+	bool all_reclaim;
+	_Atomic bool stop;         /* clients: end */
 	_Atomic unsigned failures; /* what went wrong is on standard error */
 	_Atomic unsigned worker_kills, keeper_kills;
 	struct storm_book books[STORM_SEATS];
@@ -159,11 +167,11 @@ struct storm_board {
 
 extern struct storm_board *storm_board;
 
-/* Before the first fork.  False: no memory. */
-bool storm_board_open(uint64_t seed);
+/* Before the first fork.  `all_reclaim`: see storm_reclaims.  False: no memory. */
+bool storm_board_open(uint64_t seed, bool all_reclaim);
 void storm_board_close(void);
 
-/* Does the client reclaim?  Every other one does. */
+/* Does the client reclaim?  Every other one does, or all. */
 bool storm_reclaims(unsigned client);
 
 /* Something is wrong: says so, as in printf, and the test fails. */
@@ -180,10 +188,10 @@ void storm_print_times(void);
 
 /* ---- what lies in the heap for all ---- */
 
-#define STORM_STACKS    4
-#define STORM_CELLS     64
-#define STORM_TINIES    15 /* sizes 1 to 15 */
-#define STORM_BUCKETS   8
+#define STORM_STACKS     4
+#define STORM_CELLS      64
+#define STORM_TINIES     15 /* sizes 1 to 15 */
+#define STORM_BUCKETS    8
 #define STORM_ARENA_ROOT "storm"
 
 /* Objects that stand for "nobody here" and "nobody any more" in the links of a bucket: no link of it is ever a word of zero,

@@ -1,8 +1,8 @@
 /* test_storm - a random client is killed every few milliseconds and replaced at once, the daemon every second; nothing is
  * lost, damaged or leaked, and nobody hangs.
  *
- * Eight clients with four threads each do everything that the library offers (work.c, links.c, buckets.c); half of them
- * keep, half reclaim.  Some are stopped for a while before they are killed.  At the end the last client accounts for every
+ * Eight clients with four threads each do everything that the library offers (work.c, links.c, buckets.c).  In a first
+ * storm all reclaim, in a second one half of them keep.  Some are stopped for a while before they are killed.  At the end the last client accounts for every
  * object (audit.c) and frees it; then the heap is empty, to the byte.  How long calls took the survivors is printed, not
  * asserted.
  *
@@ -206,15 +206,18 @@ static uint64_t turns(void)
 	return n;
 }
 
-static void test_storm(void)
+/* `all_reclaim`: what is left then is known to the object. */
+static void run_storm(bool all_reclaim)
 {
-	unsigned n_kills = (unsigned)from_environment("TG_STORM_KILLS", tgt_scaled(200));
+	/* Of each of two storms. */
+	unsigned n_kills = (unsigned)from_environment("TG_STORM_KILLS", tgt_scaled(200)) / 2;
 	uint64_t seed = from_environment("TG_STORM_SEED", (uint64_t)time(NULL));
 	pid_t killer;
 
-	printf("\n    TG_STORM_SEED=%llu TG_STORM_KILLS=%u\n", (unsigned long long)seed, n_kills);
+	printf("\n    TG_STORM_SEED=%llu TG_STORM_KILLS=%u\n", (unsigned long long)seed,
+	       2 * n_kills);
 	random_state = seed * 2 + 1;
-	CU_ASSERT_FATAL(storm_board_open(seed));
+	CU_ASSERT_FATAL(storm_board_open(seed, all_reclaim));
 	CU_ASSERT_EQUAL_FATAL(tgt_in_child(make_arena, NULL), 0);
 	killer = tgt_fork(kill_daemons, NULL);
 	storm(n_kills);
@@ -228,6 +231,16 @@ static void test_storm(void)
 	storm_print_times();
 	CU_ASSERT_EQUAL(storm_board->failures, 0);
 	storm_board_close();
+}
+
+static void test_reclaim(void)
+{
+	run_storm(true);
+}
+
+static void test_both(void)
+{
+	run_storm(false);
 }
 
 /* ---- the daemon, whoever it is by then ---- */
@@ -257,8 +270,11 @@ static void tear_down(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"Clients and daemons are killed at random and nothing is lost, damaged or leaked",
-		 test_storm},
+		{"Clients that reclaim, and daemons, are killed at random, and only what is "
+		 "reachable is left",
+		 test_reclaim},
+		{"Of clients that keep nothing is lost, and of others nothing is leaked",
+		 test_both},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -120,6 +120,7 @@ void *storm_new(struct storm_worker *w, unsigned index, enum storm_kind kind, si
 	uint64_t since;
 	void *p;
 
+	w->book->doubt.size = (uint32_t)size;
 	storm_doubt(w, STORM_MALLOC, index);
 	since = storm_now_ns();
 	p = tg_malloc(size);
@@ -159,6 +160,7 @@ static void resize(struct storm_worker *w, unsigned index)
 	void *p;
 
 	check_entry(entry, "before it is resized");
+	w->book->doubt.size = (uint32_t)size;
 	storm_doubt(w, STORM_REALLOC, index);
 	since = storm_now_ns();
 	p = tg_realloc(tg_from_ref(entry->ref), size);

@@ -1,0 +1,82 @@
+/* backing-impl.h - what backing.c and backing-find.c share: arrays of bits, where the state of pages lies, punching;
+ * for these two alone. */
+#pragma once
+
+#include "daemon/backing.h"
+#include "shm/base.h"
+#include "shm/layout.h"
+
+static inline bool tgd_bits_get(const uint64_t *bits, uint64_t i)
+{
+	return bits[i / 64] >> i % 64 & 1;
+}
+
+static inline void tgd_bits_put(uint64_t *bits, uint64_t first, uint64_t n, bool value)
+{
+	uint64_t i = first, end = first + n;
+
+	while (i < end) {
+		uint64_t in_word = tgs_min(64 - i % 64, end - i);
+		uint64_t mask = UINT64_MAX >> (64 - in_word) << i % 64;
+
+		if (value)
+			bits[i / 64] |= mask;
+		else
+			bits[i / 64] &= ~mask;
+		i += in_word;
+	}
+}
+
+/* How many bits from `first` on, before `end`, are like the first one. */
+static inline uint64_t tgd_bits_run(const uint64_t *bits, uint64_t first, uint64_t end)
+{
+	uint64_t flip = tgd_bits_get(bits, first) ? UINT64_MAX : 0;
+	uint64_t i = first;
+
+	while (i < end) {
+		uint64_t differs = (bits[i / 64] ^ flip) >> i % 64;
+
+		if (differs != 0) {
+			i += (uint64_t)__builtin_ctzll(differs);
+			break;
+		}
+		i = (i / 64 + 1) * 64;
+	}
+	return tgs_min(i, end) - first;
+}
+
+static inline bool tgd_bits_have_blocks(const uint64_t *bits, uint64_t at, uint64_t bytes)
+{
+	uint64_t first = at / TGS_OS_PAGE;
+	uint64_t end = (at + bytes - 1) / TGS_OS_PAGE + 1;
+
+	return tgd_bits_get(bits, first) && tgd_bits_run(bits, first, end) == end - first;
+}
+
+/* A part of the heap file in which each page has `stride` bytes of state; none shares a block with
+ * another. */
+struct tgd_area {
+	uint64_t at, stride;
+};
+
+#define TGD_AREAS 4
+
+static inline void tgd_areas_of(const struct tgs_geometry *g, struct tgd_area ret[TGD_AREAS])
+{
+	ret[0] = (struct tgd_area){g->records_at, sizeof(struct tgs_record)};
+	ret[1] = (struct tgd_area){g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit)};
+	ret[2] = (struct tgd_area){g->tiny_taken_at, sizeof(struct tgs_tiny_taken)};
+	ret[3] = (struct tgd_area){g->tiny_more_at, sizeof(struct tgs_tiny_more)};
+}
+
+/* The block behind the last one in which pages below `page` have state. */
+static inline uint64_t tgd_area_block_end(const struct tgd_area *area, uint64_t page)
+{
+	return (area->at + page * area->stride + TGS_OS_PAGE - 1) / TGS_OS_PAGE;
+}
+
+/* fallocate's hole punching, tried again when a signal interrupts it.  -errno. */
+int tgd_backing_punch_file(int fd, uint64_t at, uint64_t bytes);
+
+/* In the map's header. */
+void tgd_backing_count_scavenged(const struct tgd_backing *backing, uint64_t bytes);

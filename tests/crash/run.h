@@ -1,0 +1,52 @@
+/* run.h - runs a script again and again, killed at the first point, at the second, and so on to its end.
+ *
+ * Children are forked by a process that was itself forked before anything else happened (the nursery), so each is fresh:
+ * no heap is mapped, no thread runs.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	TGT_UNATTACHED = 1,   /* set_up does not begin with tg_attach */
+	TGT_COUNT_ERRORS = 2, /* TG_ON_ERROR=count */
+	TGT_KEEP_ONLY = 4,    /* not under TG_RECLAIM */
+};
+
+struct tgt_script {
+	const char *name;
+	void (*observer)(void);  /* the test program's part, before the child is there */
+	void (*set_up)(void);    /* the child's, not to be killed */
+	void (*operation)(void); /* tgt_begin, calls, tgt_end */
+	void (*meeting)(void);   /* the test program's, when the child calls tgt_meet */
+	unsigned flags;
+	size_t a, b; /* what the functions make of them: sizes, counts */
+	/* At the first such point the child comes to its meeting, and goes on afterwards.  NULL: at none. */
+	const char *pause_file, *pause_what;
+};
+
+/* Ends with one that has no name. */
+extern const struct tgt_script tgt_memory_scripts[], tgt_process_scripts[];
+extern struct tgt_script tgt_share_scripts[];
+void tgt_share_scripts_make(void);
+
+/* Before anything else in main. */
+bool tgt_nursery_start(void);
+
+/* A child that runs the script as tgt_ledger says: its pid, or -errno.  And its end: wait status, or -errno.  `stopped`: a
+ * stop is an end, too. */
+int tgt_child_start(void);
+int tgt_child_wait(int pid);
+
+/* The daemon, and this process attached to it as the observer.  Ends the program if they cannot be had. */
+void tgt_world_start(const char *const *args);
+bool tgt_world_stop(void);
+
+/* Does the script with every point in turn, for both policies; `point` not 0: only with that one.  Returns the number of
+ * failures. */
+unsigned tgt_run_script(const struct tgt_script *script, uint64_t point);
+
+/* How many kills there were. */
+extern uint64_t tgt_n_kills;
