@@ -346,6 +346,11 @@ static bool no_daemon(int r)
 	return r == -ENOENT || r == -ECONNREFUSED;
 }
 
+static bool connection_lost(int r)
+{
+	return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -EBADF || r == -ENOTSOCK;
+}
+
 int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd)
 {
 	int64_t deadline = now_ms() + tgc_saved.timeout_ms;
@@ -364,6 +369,11 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 	disconnect(); /* in a forked child: lets go of the parent's connection */
 	for (;;) {
 		r = connect_as(0, &reply, deadline);
+		/* The daemon is being replaced. */
+		if (connection_lost(r) && now_ms() < deadline) {
+			(void)poll(NULL, 0, RETRY_MS);
+			continue;
+		}
 		/* A forked child has its parent's heap: another daemon would be of no use to it. */
 		if (!no_daemon(r) || !(tgc_saved.flags & TG_AUTOSTART) || tgc_heap.base ||
 		    now_ms() >= deadline)
@@ -398,11 +408,6 @@ void tgc_rpc_close(void)
 		return;
 	close_fds();
 	disconnect();
-}
-
-static bool connection_lost(int r)
-{
-	return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -EBADF || r == -ENOTSOCK;
 }
 
 /* Makes the connection again until the deadline.  The heap must be the one that we have mapped. */

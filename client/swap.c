@@ -94,7 +94,8 @@ static void note_container(const struct tgc_cache *cache, const struct swap *swa
 	flags = &tgc_heap.records[container.span.page].flags;
 	if (!(atomic_load_explicit(flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS))
 		atomic_fetch_or_explicit(flags, TGS_RECORD_HAS_LINKS, memory_order_relaxed);
-	if (container.span.owner != cache->slot_id)
+	/* Who compares the whole word may have come too late: then another object may be there by now. */
+	if (!swap->exact && container.span.owner != cache->slot_id)
 		publish(&container);
 }
 

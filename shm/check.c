@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "shm/remote.h"
+
 static int by_word(const void *a, const void *b)
 {
 	const struct tgs_pending_free *left = a, *right = b;
@@ -36,10 +38,12 @@ int tgs_pending_collect(const struct tgs_heap *heap, const uint32_t *slots, size
 			uint32_t mask =
 				atomic_load_explicit(&slot->pending[j].mask, memory_order_acquire);
 
-			if (mask == 0)
-				continue;
-			ret->frees[ret->n].word =
+			uint64_t word =
 				atomic_load_explicit(&slot->pending[j].word, memory_order_relaxed);
+
+			if (mask == 0 || tgs_pending_applied(heap, slots[i], word))
+				continue;
+			ret->frees[ret->n].word = word;
 			ret->frees[ret->n++].mask = mask;
 		}
 	}

@@ -200,3 +200,25 @@ bool tgs_remote_took_place(const struct tgs_heap *heap, unsigned self, _Atomic u
 {
 	return tgs_step_took_place(heap, self, &format, word);
 }
+
+bool tgs_remote_word_at(const struct tgs_heap *heap, uint64_t ref, _Atomic uint64_t **ret_word)
+{
+	struct tgs_word_place place;
+	struct tgs_span span;
+
+	if (!tgs_word_place(heap, ref, &place) || !tgs_span_at(heap, place.page, &span) ||
+	    span.page != place.page || tgs_classes[span.class].kind != place.kind ||
+	    place.unit >= tgs_span_units(span.n_slots))
+		return false;
+	*ret_word = (_Atomic uint64_t *)(heap->base + ref);
+	return true;
+}
+
+bool tgs_pending_applied(const struct tgs_heap *heap, unsigned self, uint64_t ref)
+{
+	_Atomic uint64_t *word;
+
+	return atomic_load_explicit(&heap->slots[self].step.word, memory_order_acquire) ==
+		       (ref | TGS_STEP_FREE) &&
+	       tgs_remote_word_at(heap, ref, &word) && tgs_remote_took_place(heap, self, word);
+}

@@ -14,20 +14,6 @@
 #include "shm/span.h"
 #include "shm/step.h"
 
-/* What lies in a dead thread's slot is input: a place is used only if it names a remote word of a span that has one. */
-static bool settleable(const struct tgs_heap *heap, uint64_t ref, _Atomic uint64_t **ret_word)
-{
-	struct tgs_word_place place;
-	struct tgs_span span;
-
-	if (!tgs_word_place(heap, ref, &place) || !tgs_span_at(heap, place.page, &span) ||
-	    span.page != place.page || tgs_classes[span.class].kind != place.kind ||
-	    place.unit >= tgs_span_units(span.n_slots))
-		return false;
-	*ret_word = (_Atomic uint64_t *)(heap->base + ref);
-	return true;
-}
-
 /* The free that the thread had begun: if it took place, it must not be applied again. */
 static void settle_free(const struct tgs_heap *heap, unsigned self, uint64_t ref)
 {
@@ -37,7 +23,7 @@ static void settle_free(const struct tgs_heap *heap, unsigned self, uint64_t ref
 	unsigned i;
 
 	/* If the span is gone, every free of its objects took place. */
-	if (settleable(heap, ref, &word)) {
+	if (tgs_remote_word_at(heap, ref, &word)) {
 		if (!tgs_remote_took_place(heap, self, word))
 			return;
 		if (tgs_word_place(heap, ref, &place))
@@ -140,9 +126,10 @@ void tgs_settle_slot(const struct tgs_heap *heap, unsigned self)
 	for (i = 0; i < TGS_PENDING_FREES; i++) {
 		_Atomic uint64_t *word;
 
-		if (settleable(heap,
-			       atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed),
-			       &word))
+		if (tgs_remote_word_at(
+			    heap,
+			    atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed),
+			    &word))
 			(void)tgs_pending_apply(heap, self, &slot->pending[i]);
 		else
 			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);
