@@ -27,17 +27,12 @@ struct bench_recovery {
 	double settled_ms; /* from the kill until the daemon has settled it */
 };
 
-/* How long calls took, in the order in which they were made. */
-struct bench_call {
-	uint32_t ns;
-	bool asked; /* the daemon was sent a message */
-};
-
 #define BENCH_CALLS_MAX (1u << 18)
 
+/* How long calls took. */
 struct bench_stall {
 	uint64_t n;
-	double p50_us, p99_us, max_us;
+	double p50_us, p99_us, p999_us, max_us;
 };
 
 /* Every function ends the program with a message if something cannot be done: a measurement goes on from nothing. */
@@ -63,6 +58,11 @@ struct bench_recovery bench_recover(struct bench_holder *holder);
 /* Kills the process that serves and waits until the next one answers: milliseconds.  Negative: there is no keeper. */
 double bench_restart(const struct bench *b);
 
-/* A survivor allocates spans without an end while a client with so many spans is recovered. */
-void bench_survive(struct bench_holder *holder, struct bench *b, struct bench_stall ret_before[2],
-		   struct bench_stall ret_during[2]);
+/* What a survivor does again and again while a client is recovered. */
+enum bench_work {
+	BENCH_MALLOC,   /* tg_malloc of objects that need a span each */
+	BENCH_REQUESTS, /* asks the daemon for eight spans, and gives them back */
+};
+
+void bench_survive(struct bench *b, struct bench_holder *holder, enum bench_work work,
+		   struct bench_stall *ret_before, struct bench_stall *ret_during);

@@ -33,11 +33,9 @@ static int root_set(const char *name, const void *object, bool compare, const vo
 		return r;
 	if (!tgc_enter())
 		return -errno;
-	if (object) {
-		r = tg_publish(object);
-		if (r < 0)
-			return r;
-	}
+	/* The daemon publishes it, with the root: were we to do it and be killed then, nobody would find it. */
+	if (object && tg_usable_size(object) == 0)
+		return -EFAULT;
 	if (compare && expected && tg_to_ref(expected) == 0)
 		return -EAGAIN; /* no root leads out of the heap */
 	body.name = (char *)(uintptr_t)name;

@@ -52,3 +52,6 @@ int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 
 /* Raises the map's trim epoch: asks the clients to give back what they hoard. */
 void tgd_heap_press(struct tgd_heap *heap);
+
+/* The root that a daemon was setting when it ended: its object is published, if the root stands. */
+void tgd_heap_finish_root(struct tgd_heap *heap);

@@ -405,13 +405,48 @@ static int root_result(struct tgd_heap *heap, const char *name, int r)
 	}
 }
 
+/* What a root leads to is the heap's. */
+static void publish(const struct tgd_heap *heap, uint64_t ref)
+{
+	struct tgs_object object;
+
+	if (tgs_object_find(&heap->view, heap->view.base + ref, &object) == TGS_FOUND)
+		atomic_fetch_or_explicit(tgs_published_word(&heap->view,
+							    tgs_classes[object.span.class].kind,
+							    object.span.page, object.unit),
+					 object.bit, memory_order_acq_rel);
+}
+
+/* Root and published bit are one change: who asked for it may be killed at any time, and so may we. */
 int tgd_heap_root_set(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,
 		      uint64_t expected)
 {
+	struct tgs_map_header *header = (struct tgs_map_header *)(uintptr_t)heap->view.map;
+	int r;
+
 	if (ref != 0 && !object_is_live(heap, ref))
 		return tgd_heap_fail(heap, -EFAULT, "no live object starts at ref 0x%llx",
 				     (unsigned long long)ref);
-	return root_result(heap, name, tgd_roots_set(&heap->roots, name, ref, compare, expected));
+	atomic_store_explicit(&header->rooting, ref, memory_order_relaxed);
+	r = tgd_roots_set(&heap->roots, name, ref, compare, expected);
+	if (r == 0 && ref != 0)
+		publish(heap, ref);
+	atomic_store_explicit(&header->rooting, 0, memory_order_relaxed);
+	return root_result(heap, name, r);
+}
+
+void tgd_heap_finish_root(struct tgd_heap *heap)
+{
+	struct tgs_map_header *header = (struct tgs_map_header *)(uintptr_t)heap->view.map;
+	uint64_t ref = atomic_load_explicit(&header->rooting, memory_order_relaxed), i;
+
+	for (i = 0; ref != 0 && (i = tgd_roots_from(&heap->roots, i)) < heap->roots.n_used; i++) {
+		if (atomic_load_explicit(&tgd_roots_entry(&heap->roots, i)->ref,
+					 memory_order_relaxed) == ref &&
+		    object_is_live(heap, ref))
+			publish(heap, ref);
+	}
+	atomic_store_explicit(&header->rooting, 0, memory_order_relaxed);
 }
 
 int tgd_heap_root_set_again(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,

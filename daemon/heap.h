@@ -119,8 +119,8 @@ int tgd_heap_holdings(struct tgd_heap *heap, uint32_t client_id, unsigned slot, 
 
 /* Makes `name` lead to `ref`; 0 removes it.  `compare`: only if it leads to `expected` now (0: if
  * there is none), else -EAGAIN.  -EFAULT: no live object starts at ref; -ENOENT: nothing to remove;
- * -ENOSPC: the table is full; -EINVAL: empty name; -ENAMETOOLONG: over 127 bytes.  Publishing the
- * object is the caller's matter (a client does it). */
+ * -ENOSPC: the table is full; -EINVAL: empty name; -ENAMETOOLONG: over 127 bytes.  The object is
+ * published with it. */
 int tgd_heap_root_set(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,
 		      uint64_t expected);
 

@@ -103,6 +103,7 @@ static int rebuild(struct tgd_takeover *takeover)
 			 "cannot give back the memory that belongs to nothing: %s", strerror(-r));
 		return r;
 	}
+	tgd_heap_finish_root(heap);
 	/* Some spans may have come to central just now: see the head of central.h. */
 	atomic_thread_fence(memory_order_seq_cst);
 	tgd_central_sweep_all(&heap->central);

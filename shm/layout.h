@@ -128,6 +128,8 @@ struct tgs_map_header {
 	_Atomic uint64_t
 		n_slots; /* W: daemon (release)   R: all (acquire); thread slots ever used are below */
 	_Atomic uint64_t
+		rooting; /* W: daemon   R: daemon   relaxed; ref that a root is being made to lead to; 0: none */
+	_Atomic uint64_t
 		recovered; /* W: daemon   R: daemon   relaxed; dead clients settled since the files were made */
 	_Atomic uint64_t
 		scavenged_bytes; /* W: daemon   R: daemon   relaxed; given back to the kernel, likewise */

@@ -78,6 +78,8 @@ tg_unit_tests = \
 	%D%/unit/test_step \
 	%D%/unit/test_takeover \
 	%D%/unit/test_takeover_half \
+	%D%/unit/test_takeover_random \
+	%D%/unit/test_takeover_refused \
 	%D%/unit/test_tsan_remote
 
 # A test of memory that fails stands between the daemon and the kernel.

@@ -57,6 +57,7 @@ struct stage {
 	pid_t tgd;
 	int tgd_fd;     /* pidfd, as command_fd */
 	int tgd_status; /* of waitpid, once it has ended */
+	bool replaced;  /* the keeper that we started died, and the daemon has another */
 	pid_t command;
 	int command_fd;
 };
@@ -298,7 +299,8 @@ static int wait_ready(struct stage *s)
 			status = explain_end(s, TGC_UNREACHABLE, false, "before it was ready");
 			break;
 		}
-		if (r != -ENOENT && r != -ECONNREFUSED) {
+		/* Reset: it listened, and could not start. */
+		if (r != -ENOENT && r != -ECONNREFUSED && r != -ECONNRESET) {
 			status = fail(s, TGC_UNREACHABLE, r, "%s", talk->why);
 			break;
 		}
@@ -307,10 +309,42 @@ static int wait_ready(struct stage *s)
 	return status;
 }
 
+/* The keeper that we started has ended.  Does the daemon still serve, as it does when only that one was
+ * killed? */
+static bool goes_on(struct stage *s)
+{
+	struct tgc_talk *talk = tgc_talk_new();
+	bool serves = talk != NULL && tgc_talk_open(talk, s->socket) == 0;
+
+	tgc_talk_free(talk);
+	if (!serves)
+		return false;
+	while (waitpid(s->tgd, &s->tgd_status, 0) < 0 && errno == EINTR)
+		;
+	s->tgd = 0;
+	return true;
+}
+
+/* Nothing is left to tell, if it does not work: the daemon has ended. */
+static void stop_by_request(struct stage *s)
+{
+	struct tgc_talk *talk = tgc_talk_new();
+	Tgd__Admin ask = TGD__ADMIN__INIT;
+	const Tgd__Reply *reply;
+
+	ask.what = TGD__ADMIN__WHAT__STOP;
+	if (talk != NULL && tgc_talk_open(talk, s->socket) == 0 &&
+	    tgc_talk_ask(talk, &ask, 0, &reply) == 0)
+		(void)tgc_talk_wait_end(talk);
+	tgc_talk_free(talk);
+}
+
 static void stop_tgd(struct stage *s)
 {
 	struct pollfd p = {.fd = s->tgd_fd, .events = POLLIN};
 
+	if (s->replaced)
+		stop_by_request(s);
 	if (s->tgd <= 0)
 		return;
 	(void)kill(s->tgd, SIGTERM);
@@ -457,7 +491,8 @@ int tgc_run(struct tgc_run *run)
 	if (status == TGC_OK && s.command > 0) {
 		status = wait_command(&s);
 		p.fd = s.tgd_fd;
-		if (poll(&p, 1, 0) > 0)
+		s.replaced = poll(&p, 1, 0) > 0 && goes_on(&s);
+		if (s.tgd > 0 && poll(&p, 1, 0) > 0)
 			(void)explain_end(&s, status, true, "while the command ran");
 	}
 	kill_command(&s);

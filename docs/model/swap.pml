@@ -14,7 +14,9 @@
  * Properties: an object is freed once, never while a link leads to it, and never when it has been given to W (FREED_ONCE); at the
  * end an object is reachable, or free, or W's: just one of these, and published exactly when reachable (ONE_PLACE).
  *
- * Bounds: one swap by T, two by U, seven objects' lives.  A free of a noted place is atomic here with the knowledge that
+ * Variants: -DKEEP=1: without reclaim, what T or U had and never gave stays theirs; -DU_DIES=0: only T is killed.
+ *
+ * Bounds: one swap by T, two by U, five objects of which each is reused once.  A free of a noted place is atomic here with the knowledge that
  * it took place, as is help: free.pml looks into those.  Assumed of the program, as of any memory: X is not freed while
  * somebody who still runs may swing X.next (U waits until T is past its swing, or stopped for good).
  * The rules, each dropped by -DNAME=0:
@@ -22,8 +24,8 @@
  *   HELP_AT_SETTLE so does the recoverer that retires         PENDING_FIRST  a place in the buffer is made before the note
  *   NOTE_FIRST     the note is there before the publication   PUBLISH_FIRST  published before the swing
  *   UNDO           the recoverer makes private again          RETIRE_NOTED   the free is in the buffer before the note goes
- *   NOTE_GONE      the recoverer clears the note before it applies the buffer
- *   STRIKE_LAST    a free of an own object is struck off the buffer after `taken` is clear
+ *   SETTLE_NOTED   the same for the recoverer
+ *   STRIKE_LAST    a free of an own object is struck off the buffer after `taken` is clear (KEEP=1 shows it)
  */
 #ifndef HELP
 #define HELP 1
@@ -49,14 +51,20 @@
 #ifndef RETIRE_NOTED
 #define RETIRE_NOTED 1
 #endif
-#ifndef NOTE_GONE
-#define NOTE_GONE 1
+#ifndef SETTLE_NOTED
+#define SETTLE_NOTED 1
 #endif
 #ifndef STRIKE_LAST
 #define STRIKE_LAST 1
 #endif
 #ifndef RKILLS
 #define RKILLS 1
+#endif
+#ifndef U_DIES
+#define U_DIES 1
+#endif
+#ifndef KEEP
+#define KEEP 0
 #endif
 
 /* Objects. */
@@ -94,7 +102,8 @@ bool took[3];    /* the free noted took place: free.pml shows that the recoverer
 /* Not in the program. */
 byte home[END];   /* whose span it lies in */
 bool reused[END]; /* W has it now */
-bool stopped[3], recovered[3], rkill, t_past;
+bool private[END]; /* nobody but its maker has ever had it */
+bool stopped[3], recovered[3], rkill, t_past, u_done;
 byte kills;
 
 #define REACHABLE(o) (link[HEAD] == (o) || (link[HEAD] == X && !reused[X] && link[X_NEXT] == (o)))
@@ -236,6 +245,7 @@ inline tg_swap(s, at, old, new, give)
 			if
 			:: swung ->
 				link[at] = new;
+				private[new] = false;
 				tag_slot[at] = s;
 				tag_seq[at] = step_seq[s];
 				t_past = (t_past || s == T)
@@ -284,7 +294,7 @@ proctype thread_T()
 	{
 		tg_swap(T, X_NEXT, Y, C, true);
 		if
-		:: !swung -> d_step { assert(taken[C] && !published[C] && !REACHABLE(C)); taken[C] = false }
+		:: !swung -> d_step { assert(taken[C] && !published[C] && !REACHABLE(C)); taken[C] = false; private[C] = false }
 		:: else
 		fi
 	} unless { stopped[T] }
@@ -300,7 +310,7 @@ proctype thread_U()
 		:: to = link[X_NEXT];
 			tg_swap(U, X_NEXT, to, D, true);
 			if
-			:: !swung -> d_step { assert(taken[D] && !published[D] && !REACHABLE(D)); taken[D] = false }
+			:: !swung -> d_step { assert(taken[D] && !published[D] && !REACHABLE(D)); taken[D] = false; private[D] = false }
 			:: else
 			fi
 		:: true
@@ -308,7 +318,8 @@ proctype thread_U()
 		(t_past || stopped[T]);
 		to = link[X_NEXT];
 		tg_swap(U, HEAD, X, to, false);
-		assert(swung)
+		assert(swung);
+		u_done = true
 	} unless { stopped[U] }
 }
 
@@ -353,6 +364,10 @@ inline settle_swap(s)
 			:: HELP_AT_SETTLE -> tgs_link_help_inside(step_old[s])
 			:: else
 			fi;
+			if
+			:: !SETTLE_NOTED -> step_kind[s] = 0
+			:: else
+			fi;
 			pending[s] = step_old[s]
 		:: else
 		fi
@@ -372,10 +387,8 @@ inline tgs_settle_slot(s)
 	:: step_kind[s] == FREE && took[s] -> pending[s] = NONE
 	:: else
 	fi;
-	if
-	:: NOTE_GONE -> step_kind[s] = 0; tgs_pending_apply(s)
-	:: else -> tgs_pending_apply(s); step_kind[s] = 0
-	fi
+	step_kind[s] = 0;
+	tgs_pending_apply(s)
 }
 
 /* kill_unpublished: what lies in a span of the dead, is nobody else's by now, and is not published. */
@@ -385,7 +398,7 @@ inline reclaim(s)
 		do
 		:: o < END ->
 			if
-			:: home[o] == s && LIVE(o) && !published[o] && !reused[o] ->
+			:: !KEEP && home[o] == s && LIVE(o) && !published[o] && !reused[o] ->
 				assert(!REACHABLE(o));
 				taken[o] = false
 			:: else
@@ -434,6 +447,7 @@ init {
 				taken[o] = true;
 				published[o] = (o == X || o == Y || o == Z);
 				home[o] = U;
+				private[o] = (o == C || o == D);
 				o++
 			:: else -> break
 			od;
@@ -454,7 +468,7 @@ init {
 	};
 	do
 	:: d_step { !stopped[T] -> stopped[T] = true }
-	:: d_step { !stopped[U] -> stopped[U] = true }
+	:: d_step { !stopped[U] && (U_DIES || u_done) -> stopped[U] = true }
 	:: d_step { (stopped[T] || stopped[U]) && !(recovered[T] && recovered[U]) && !rkill && kills < RKILLS ->
 			rkill = true;
 			kills++
@@ -468,7 +482,7 @@ init {
 		assert(!remote[o]);
 		if
 		:: REACHABLE(o) -> assert(taken[o] && published[o] && !reused[o])
-		:: else -> assert(taken[o] == reused[o] && !published[o])
+		:: else -> assert(taken[o] == (reused[o] || (KEEP && private[o])) && !published[o])
 		fi;
 		o++
 	:: else -> break

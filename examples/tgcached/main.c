@@ -13,15 +13,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_WORKERS    1024
-#define SHORT_LIFE_MS  1000 /* who ends sooner is started again later, each time twice as late */
-#define FIRST_DELAY_MS 100
-#define LAST_DELAY_MS  5000
-#define STOP_S         5
+#define MAX_WORKERS   1024
+#define SHORT_LIFE_MS 1000 /* who ends sooner is started again later, or it would be all we do */
+#define DELAY_MS      2000
+#define STOP_S        5
 
 static struct {
 	pid_t pid; /* 0: not running */
-	int64_t started_ms, start_at_ms, delay_ms;
+	int64_t started_ms, start_at_ms;
 } workers[MAX_WORKERS];
 
 static void start_worker(int i, int n, int listen_fd, const sigset_t *signals)
@@ -37,18 +36,17 @@ static void start_worker(int i, int n, int listen_fd, const sigset_t *signals)
 	}
 	workers[i].pid = pid > 0 ? pid : 0;
 	workers[i].started_ms = cached_now_ms();
-	workers[i].start_at_ms = workers[i].started_ms + LAST_DELAY_MS; /* if there was no fork */
+	workers[i].start_at_ms = workers[i].started_ms + DELAY_MS; /* if there was no fork */
 }
 
 static void note_end(int i, int status)
 {
-	int64_t now = cached_now_ms(), delay = workers[i].delay_ms * 2 + FIRST_DELAY_MS;
+	int64_t now = cached_now_ms();
+	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL; /* by somebody else */
 
-	if (now - workers[i].started_ms >= SHORT_LIFE_MS ||
-	    (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) /* by somebody else */
-		delay = 0;
-	workers[i].delay_ms = delay < LAST_DELAY_MS ? delay : LAST_DELAY_MS;
-	workers[i].start_at_ms = now + workers[i].delay_ms;
+	workers[i].start_at_ms = now;
+	if (now - workers[i].started_ms < SHORT_LIFE_MS && !killed)
+		workers[i].start_at_ms += DELAY_MS;
 	fprintf(stderr, "tgcached: worker %d ended by %s %d\n", (int)workers[i].pid,
 		WIFSIGNALED(status) ? "signal" : "exit with status",
 		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));

@@ -24,7 +24,8 @@ struct tgt_aim {
 	_Atomic uint64_t n_passed;
 	_Atomic uint32_t fired; /* at this site, index + 1; 0: not yet */
 	_Atomic uint32_t fired_pid;
-	char pause_file[44], pause_what[16]; /* at the first such point tgt_pause is called; "": at none */
+	char pause_file[44],
+		pause_what[16]; /* at the first such point tgt_pause is called; "": at none */
 	_Atomic uint32_t paused;
 };
 

@@ -235,12 +235,12 @@ void tgt_do_root_cas(const char *name, struct tgt_item *expected, struct tgt_ite
 }
 
 /* Who made the object that is retired freed it; what is given is the heap's. */
-static void swung(const struct tgt_hand *hand)
+static void swung(struct tgt_item *old, struct tgt_item *new, unsigned flags)
 {
-	if ((hand->flags & TG_GIVE) && hand->new != NULL)
-		hand->new->published = TGT_PUBLISHED;
-	if ((hand->flags & TG_RETIRE) && hand->old != NULL)
-		hand->old->state = TGT_GONE;
+	if ((flags & TG_GIVE) && new != NULL)
+		new->published = TGT_PUBLISHED;
+	if ((flags & TG_RETIRE) && old != NULL)
+		old->state = TGT_GONE;
 }
 
 static void take_in_hand(struct tgt_item *link, struct tgt_item *old, struct tgt_item *new,
@@ -252,6 +252,7 @@ static void take_in_hand(struct tgt_item *link, struct tgt_item *old, struct tgt
 	hand->link = link;
 	hand->old = old;
 	hand->new = new;
+	hand->others = NULL;
 	hand->flags = flags;
 	/* The swap publishes what the link lies in, if it is another's. */
 	if (link->observers == tgt_is_child && link->published == TGT_PRIVATE && flags != 0)
@@ -264,7 +265,7 @@ static bool put_down(bool did)
 	struct tgt_hand *hand = &tgt_ledger->hand;
 
 	if (did)
-		swung(hand);
+		swung(hand->old, hand->new, hand->flags);
 	hand->busy = 0;
 	return did;
 }
@@ -284,6 +285,18 @@ bool tgt_do_swap_seen(struct tgt_item *link, struct tgt_item *old, struct tgt_it
 	TGT_REQUIRE(target == pointer(old));
 	take_in_hand(link, old, new, flags);
 	return put_down(tg_swap_seen(link->p, seen, pointer(new), flags));
+}
+
+bool tgt_do_others_swap(struct tgt_item *link, struct tgt_item *old, struct tgt_item *new,
+			unsigned flags)
+{
+	bool did = tg_swap(link->p, pointer(old), pointer(new), flags);
+
+	if (did) {
+		swung(old, new, flags);
+		tgt_ledger->hand.others = new;
+	}
+	return did;
 }
 
 /* ---- the child's part of a run ---- */

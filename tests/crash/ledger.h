@@ -42,6 +42,8 @@ struct tgt_item {
 struct tgt_hand {
 	_Atomic uint32_t busy; /* a swap is in hand; set last */
 	struct tgt_item *link, *old, *new;
+	struct tgt_item
+		*others; /* somebody else made the link lead there meanwhile; NULL: nobody */
 	unsigned flags;
 };
 
@@ -105,6 +107,10 @@ void tgt_do_root_cas(const char *name, struct tgt_item *expected, struct tgt_ite
 bool tgt_do_swap(struct tgt_item *link, struct tgt_item *old, struct tgt_item *new, unsigned flags);
 bool tgt_do_swap_seen(struct tgt_item *link, struct tgt_item *old, struct tgt_item *new,
 		      unsigned flags);
+
+/* By the test program, while the child's swap of the same link is in hand. */
+bool tgt_do_others_swap(struct tgt_item *link, struct tgt_item *old, struct tgt_item *new,
+			unsigned flags);
 
 /* The pattern is there.  `size`: of its first bytes. */
 bool tgt_item_intact(const struct tgt_item *item, const void *p, size_t size);

@@ -129,7 +129,7 @@ static void swap_in_hand(void)
 	target = tg_link_get(hand->link->p);
 	old = hand->old != NULL ? hand->old->p : NULL;
 	new = hand->new != NULL ? hand->new->p : NULL;
-	if (target != old && target != new)
+	if (target != old && target != new && (hand->others == NULL || target != hand->others->p))
 		tgt_wrong("the link leads to %p, neither %p nor %p", target, old, new);
 	if (target != new || old == new)
 		return;
@@ -202,8 +202,7 @@ static unsigned expect(void)
 static void found(const struct tgs_object *object, void *p)
 {
 	struct place key = {.p = p};
-	struct place *place =
-		bsearch(&key, places, n_places, sizeof(places[0]), by_address);
+	struct place *place = bsearch(&key, places, n_places, sizeof(places[0]), by_address);
 	uint64_t published = atomic_load(tgs_published_word(
 		&tgc_heap, tgs_classes[object->span.class].kind, object->span.page, object->unit));
 
@@ -234,8 +233,7 @@ static void walk_span(const struct tgs_span *span)
 		object.unit = i / 64;
 		object.bit = UINT64_C(1) << (i % 64);
 		if (tgs_object_live(&tgc_heap, &object))
-			found(&object,
-			      tgs_page_address(&tgc_heap, span->page) + (size_t)i * size);
+			found(&object, tgs_page_address(&tgc_heap, span->page) + (size_t)i * size);
 	}
 }
 
@@ -281,8 +279,8 @@ static void judge_place(const struct place *place)
 		tgt_wrong("object %p of %zu bytes (item %u) is lost", place->p, item->size,
 			  (unsigned)(item - tgt_item(0)));
 	else if (place->found && !tgt_item_intact(item, place->p, size))
-		tgt_wrong("object %p of %zu bytes (item %u) has other bytes", place->p,
-			  item->size, (unsigned)(item - tgt_item(0)));
+		tgt_wrong("object %p of %zu bytes (item %u) has other bytes", place->p, item->size,
+			  (unsigned)(item - tgt_item(0)));
 	else if (!place->found && item->state == TGT_CHANGING)
 		judge_changing(place);
 }
@@ -345,8 +343,7 @@ bool tgt_oracle(void)
 	extras_max = expect();
 	walk();
 	if (n_extras > extras_max)
-		tgt_wrong("%u objects too many (at most %u can be in hand)", n_extras,
-			  extras_max);
+		tgt_wrong("%u objects too many (at most %u can be in hand)", n_extras, extras_max);
 	for (i = 0; i < n_places; i++)
 		judge_place(&places[i]);
 	judge_check(n_live);

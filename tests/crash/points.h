@@ -27,29 +27,28 @@ _Static_assert(sizeof(struct tgt_site) == 32, "no holes in the section");
  * where the process is to be killed. */
 void tgt_point(const struct tgt_site *site, const volatile void *address);
 
-#define TGT_POINT_AT(text, address)                                            \
-	__extension__({                                                        \
-		static struct tgt_site tgt_here                                \
-			__attribute__((section("tg_points"))) = {              \
-				.file = __FILE__, .what = text, .line = __LINE__}; \
-		tgt_point(&tgt_here, (address));                               \
+#define TGT_POINT_AT(text, address)                                                       \
+	__extension__({                                                                   \
+		static struct tgt_site tgt_here __attribute__((section("tg_points"))) = { \
+			.file = __FILE__, .what = text, .line = __LINE__};                \
+		tgt_point(&tgt_here, (address));                                          \
 	})
 
 #define TGS_POINT() TGT_POINT_AT("plain store", NULL)
 
 #undef atomic_store_explicit
-#define atomic_store_explicit(object, value, order)             \
-	__extension__({                                         \
-		__auto_type tgt_store = (object);               \
-		TGT_POINT_AT("store", tgt_store);               \
-		__atomic_store_n(tgt_store, (value), (order));  \
+#define atomic_store_explicit(object, value, order)            \
+	__extension__({                                        \
+		__auto_type tgt_store = (object);              \
+		TGT_POINT_AT("store", tgt_store);              \
+		__atomic_store_n(tgt_store, (value), (order)); \
 	})
 
 #undef atomic_exchange_explicit
-#define atomic_exchange_explicit(object, value, order)            \
-	__extension__({                                           \
-		__auto_type tgt_exchange = (object);              \
-		TGT_POINT_AT("exchange", tgt_exchange);           \
+#define atomic_exchange_explicit(object, value, order)               \
+	__extension__({                                              \
+		__auto_type tgt_exchange = (object);                 \
+		TGT_POINT_AT("exchange", tgt_exchange);              \
 		__atomic_exchange_n(tgt_exchange, (value), (order)); \
 	})
 
@@ -104,9 +103,9 @@ void tgt_point(const struct tgt_site *site, const volatile void *address);
 	})
 
 #undef atomic_thread_fence
-#define atomic_thread_fence(order)           \
-	__extension__({                      \
-		TGT_POINT_AT("fence", NULL); \
+#define atomic_thread_fence(order)            \
+	__extension__({                       \
+		TGT_POINT_AT("fence", NULL);  \
 		__atomic_thread_fence(order); \
 	})
 

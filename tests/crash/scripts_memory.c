@@ -3,6 +3,7 @@
  * `a` and `b` of a script are sizes, or a size and a count.
  */
 #include "tests/crash/ledger.h"
+#include "tests/crash/oracle.h"
 #include "tests/crash/run.h"
 #include "tests/support/child.h"
 
@@ -85,14 +86,14 @@ static void fill_heap(void)
 	for (i = 0; i < 100; i++)
 		tgt_do_malloc(100 + i, 300);
 	for (i = 0; i < 7; i++)
-		tgt_do_malloc(i, 8 * MIB);
+		tgt_do_malloc(i, 2 * MIB);
 	tgt_do_frees(100, 50);
 }
 
 static void malloc_in_vain(void)
 {
 	tgt_begin();
-	tgt_do_malloc_fails(10, 16 * MIB);
+	tgt_do_malloc_fails(10, 4 * MIB);
 	tgt_do_malloc(10, BIG);
 	tgt_end();
 }
@@ -102,9 +103,7 @@ static void fill_all(void)
 	unsigned i;
 
 	for (i = 0; i < 7; i++)
-		tgt_do_malloc(i, 8 * MIB);
-	for (; i < 15; i++)
-		tgt_do_malloc(i, MIB - 16 * PAGE);
+		tgt_do_malloc(i, 2 * MIB);
 	for (; i < TGT_ITEMS_MAX - 1; i++) {
 		struct tgt_item *item = tgt_item(i);
 		void *p = tg_malloc(32768);
@@ -182,19 +181,19 @@ static void free_foreign_flush(void)
 	tgt_end();
 }
 
+/* Four in a span, so in one word; more words than fit the buffer without sharing a place. */
 static void many_foreign(void)
+{
+	tgt_do_mallocs(0, 4 * (unsigned)b(), a());
+}
+
+static void free_many_foreign(void)
 {
 	unsigned i;
 
-	for (i = 0; i < b(); i++)
-		tgt_do_malloc(i, 512 + 128 * (i % 8));
-}
-
-/* More words than the buffer has places. */
-static void free_many_foreign(void)
-{
 	tgt_begin();
-	tgt_do_frees(0, (unsigned)b());
+	for (i = 0; i < b(); i++)
+		tgt_do_free(tgt_item(4 * i));
 	tgt_end();
 }
 
@@ -221,7 +220,7 @@ static void refill_harvests(void)
 	unsigned i;
 
 	tgt_begin();
-	for (i = 0; i < b(); i += 2)
+	for (i = 0; i < 6 && i < b(); i += 2)
 		tgt_do_malloc(i, a());
 	tgt_end();
 }
@@ -272,16 +271,13 @@ static void large_come_and_go(void)
 static void hoard(void)
 {
 	tgt_do_mallocs(0, (unsigned)b(), a());
-	tgt_do_frees(0, (unsigned)b() - 200);
+	tgt_do_frees(0, (unsigned)b() - 30);
 }
 
 static void free_hoard(void)
 {
-	unsigned first = (unsigned)b() - 200;
-
-	tgt_do_frees(first, 40);
 	tgt_begin();
-	tgt_do_frees(first + 40, 60);
+	tgt_do_frees((unsigned)b() - 30, 15);
 	tgt_end();
 }
 
@@ -313,8 +309,7 @@ static void hold_and_meet(void)
 
 static void press(void)
 {
-	tgt_do_malloc(200, 100);
-	tgt_admin_trim();
+	TGT_REQUIRE(tgt_admin(TGD__ADMIN__WHAT__TRIM, 0) != NULL);
 }
 
 static void heed(void)
@@ -325,61 +320,86 @@ static void heed(void)
 }
 
 const struct tgt_script tgt_memory_scripts[] = {
-	{"malloc, first, tiny", NULL, NULL, malloc_one, .a = TINY},
-	{"malloc, first, dense", NULL, NULL, malloc_one, .a = DENSE},
-	{"malloc, first, sparse", NULL, NULL, malloc_one, .a = SPARSE},
-	{"malloc, first, large", NULL, NULL, malloc_one, .a = LARGE},
-	{"malloc, next, dense", NULL, one_at_hand, malloc_one, .a = DENSE},
-	{"malloc, next, sparse", NULL, one_at_hand, malloc_one, .a = SPARSE},
-	{"malloc, tiny ones of all sizes", NULL, NULL, malloc_tiny_mix},
-	{"malloc, many spans", NULL, one_at_hand, malloc_many, .a = PAGE, .b = 40},
-	{"malloc, a full span", NULL, one_at_hand, malloc_many, .a = BIG, .b = 6},
-	{"malloc, large in vain", NULL, fill_heap, malloc_in_vain},
-	{"malloc, small in vain", NULL, fill_all, malloc_small_in_vain, .flags = TGT_KEEP_ONLY},
-	{"calloc, dense", NULL, NULL, calloc_twice, .a = DENSE},
-	{"calloc, tiny", NULL, NULL, calloc_twice, .a = TINY},
-	{"calloc, large", NULL, NULL, calloc_twice, .a = LARGE},
-	{"aligned, tiny", NULL, NULL, aligned, .a = 8, .b = 8},
-	{"aligned, page", NULL, NULL, aligned, .a = 4096, .b = 5000},
-	{"aligned, large", NULL, NULL, aligned, .a = 65536, .b = 100000},
-	{"free, own tiny", NULL, two_own, free_own, .a = TINY},
-	{"free, own dense", NULL, two_own, free_own, .a = DENSE},
-	{"free, own sparse", NULL, two_own, free_own, .a = SPARSE},
-	{"free, own large", NULL, two_own, free_own, .a = LARGE},
-	{"free, own published tiny", NULL, two_published, free_own, .a = TINY},
-	{"free, own published dense", NULL, two_published, free_own, .a = DENSE},
-	{"free, own published large", NULL, two_published, free_own, .a = LARGE},
-	{"free, own, in a full span", NULL, many_own, free_first, .a = BIG, .b = 6},
-	{"free, foreign tiny", some_foreign, NULL, free_foreign, .a = TINY},
-	{"free, foreign dense", some_foreign, NULL, free_foreign, .a = DENSE},
-	{"free, foreign big", some_foreign, NULL, free_foreign, .a = BIG},
-	{"free, foreign large", some_foreign, NULL, free_foreign, .a = LARGE},
-	{"free, foreign tiny, flushed", some_foreign, NULL, free_foreign_flush, .a = TINY},
-	{"free, foreign dense, flushed", some_foreign, NULL, free_foreign_flush, .a = DENSE},
-	{"free, foreign sparse, flushed", some_foreign, NULL, free_foreign_flush, .a = SPARSE},
-	{"free, many foreign", many_foreign, NULL, free_many_foreign, .b = 100},
-	{"harvest by refill, sparse", NULL, own_in_pages, refill_harvests, others_free, 0, BIG, 16},
-	{"harvest by refill, tiny", NULL, own_in_pages, refill_harvests, others_free, 0, 15, 600},
-	{"harvest by refill, dense", NULL, own_in_pages, refill_harvests, others_free, 0, 512, 64},
-	{"harvest by refill, large", NULL, own_in_pages, refill_harvests, others_free, 0, LARGE, 6},
-	{"harvest by trim, sparse", NULL, own_in_pages, trim_harvests, others_free, 0, BIG, 16},
-	{"harvest by trim, tiny", NULL, own_in_pages, trim_harvests, others_free, 0, TINY, 20},
-	{"harvest by trim, large", NULL, own_in_pages, trim_harvests, others_free, 0, LARGE, 6},
-	{"realloc, in place", NULL, one_at_hand, realloc_stays, .a = 100, .b = 110},
-	{"realloc, tiny in place", NULL, one_at_hand, realloc_stays, .a = 8, .b = 6},
-	{"realloc, small to small", NULL, one_at_hand, realloc_moves, .a = 100, .b = 1000},
-	{"realloc, published", NULL, published_at_hand, realloc_moves, .a = 100, .b = 1000},
-	{"realloc, tiny to small", NULL, one_at_hand, realloc_moves, .a = TINY, .b = DENSE},
-	{"realloc, small to large", NULL, one_at_hand, realloc_moves, .a = DENSE, .b = LARGE},
-	{"realloc, large to small", NULL, one_at_hand, realloc_moves, .a = LARGE, .b = DENSE},
-	{"realloc, large grows", NULL, one_at_hand, realloc_stays, .a = LARGE, .b = 4 * LARGE},
-	{"realloc, large shrinks", NULL, one_at_hand, realloc_stays, .a = 4 * LARGE, .b = LARGE},
-	{"realloc, large moves", NULL, two_own, realloc_moves, .a = LARGE, .b = 4 * LARGE},
-	{"realloc, foreign", some_foreign, NULL, realloc_moves, .a = DENSE, .b = 4 * DENSE},
-	{"realloc, foreign large", some_foreign, NULL, realloc_moves, .a = LARGE, .b = 2 * LARGE},
-	{"large, kept and given back", NULL, NULL, large_come_and_go, .a = 2 * MIB},
-	{"spans given back", NULL, hoard, free_hoard, .a = PAGE, .b = 600},
-	{"trim", NULL, hold_much, trim},
-	{"pressure", NULL, hold_and_meet, heed, press},
+	{"malloc, first, tiny", .operation = malloc_one, .a = TINY},
+	{"malloc, first, dense", .operation = malloc_one, .a = DENSE},
+	{"malloc, first, sparse", .operation = malloc_one, .a = SPARSE},
+	{"malloc, first, large", .operation = malloc_one, .a = LARGE},
+	{"malloc, next, dense", .set_up = one_at_hand, .operation = malloc_one, .a = DENSE},
+	{"malloc, next, sparse", .set_up = one_at_hand, .operation = malloc_one, .a = SPARSE},
+	{"malloc, tiny ones of all sizes", .operation = malloc_tiny_mix},
+	{"malloc, many spans", .set_up = one_at_hand, .operation = malloc_many, .a = PAGE, .b = 40},
+	{"malloc, a full span", .set_up = one_at_hand, .operation = malloc_many, .a = BIG, .b = 6},
+	{"malloc, large in vain", .set_up = fill_heap, .operation = malloc_in_vain},
+	{"malloc, small in vain", .set_up = fill_all, .operation = malloc_small_in_vain,
+	 .flags = TGT_KEEP_ONLY},
+	{"calloc, dense", .operation = calloc_twice, .a = DENSE},
+	{"calloc, tiny", .operation = calloc_twice, .a = TINY},
+	{"calloc, large", .operation = calloc_twice, .a = LARGE},
+	{"aligned, tiny", .operation = aligned, .a = 8, .b = 8},
+	{"aligned, page", .operation = aligned, .a = 4096, .b = 5000},
+	{"aligned, large", .operation = aligned, .a = 65536, .b = 100000},
+	{"free, own tiny", .set_up = two_own, .operation = free_own, .a = TINY},
+	{"free, own dense", .set_up = two_own, .operation = free_own, .a = DENSE},
+	{"free, own sparse", .set_up = two_own, .operation = free_own, .a = SPARSE},
+	{"free, own large", .set_up = two_own, .operation = free_own, .a = LARGE},
+	{"free, own published tiny", .set_up = two_published, .operation = free_own, .a = TINY},
+	{"free, own published dense", .set_up = two_published, .operation = free_own, .a = DENSE},
+	{"free, own published large", .set_up = two_published, .operation = free_own, .a = LARGE},
+	{"free, own, in a full span", .set_up = many_own, .operation = free_first, .a = BIG,
+	 .b = 6},
+	{"free, foreign tiny", .observer = some_foreign, .operation = free_foreign, .a = TINY},
+	{"free, foreign dense", .observer = some_foreign, .operation = free_foreign, .a = DENSE},
+	{"free, foreign big", .observer = some_foreign, .operation = free_foreign, .a = BIG},
+	{"free, foreign large", .observer = some_foreign, .operation = free_foreign, .a = LARGE},
+	{"free, foreign tiny, flushed", .observer = some_foreign, .operation = free_foreign_flush,
+	 .a = TINY},
+	{"free, foreign dense, flushed", .observer = some_foreign, .operation = free_foreign_flush,
+	 .a = DENSE},
+	{"free, foreign sparse, flushed", .observer = some_foreign, .operation = free_foreign_flush,
+	 .a = SPARSE},
+	{"free, many foreign", .observer = many_foreign, .operation = free_many_foreign, .a = 2048,
+	 .b = 24},
+	{"harvest by refill, sparse", .set_up = own_in_pages, .operation = refill_harvests,
+	 .meeting = others_free, .a = BIG, .b = 14},
+	{"harvest by refill, tiny", .set_up = own_in_pages, .operation = refill_harvests,
+	 .meeting = others_free, .a = 15, .b = 512},
+	{"harvest by refill, dense", .set_up = own_in_pages, .operation = refill_harvests,
+	 .meeting = others_free, .a = 512, .b = 48},
+	{"harvest by refill, large", .set_up = own_in_pages, .operation = refill_harvests,
+	 .meeting = others_free, .a = LARGE, .b = 6},
+	{"harvest by trim, sparse", .set_up = own_in_pages, .operation = trim_harvests,
+	 .meeting = others_free, .a = BIG, .b = 16},
+	{"harvest by trim, tiny", .set_up = own_in_pages, .operation = trim_harvests,
+	 .meeting = others_free, .a = TINY, .b = 20},
+	{"harvest by trim, large", .set_up = own_in_pages, .operation = trim_harvests,
+	 .meeting = others_free, .a = LARGE, .b = 6},
+	{"realloc, in place", .set_up = one_at_hand, .operation = realloc_stays, .a = 100,
+	 .b = 110},
+	{"realloc, tiny in place", .set_up = one_at_hand, .operation = realloc_stays, .a = 8,
+	 .b = 6},
+	{"realloc, small to small", .set_up = one_at_hand, .operation = realloc_moves, .a = 100,
+	 .b = 1000},
+	{"realloc, published", .set_up = published_at_hand, .operation = realloc_moves, .a = 100,
+	 .b = 1000},
+	{"realloc, tiny to small", .set_up = one_at_hand, .operation = realloc_moves, .a = TINY,
+	 .b = DENSE},
+	{"realloc, small to large", .set_up = one_at_hand, .operation = realloc_moves, .a = DENSE,
+	 .b = LARGE},
+	{"realloc, large to small", .set_up = one_at_hand, .operation = realloc_moves, .a = LARGE,
+	 .b = DENSE},
+	{"realloc, large grows", .set_up = one_at_hand, .operation = realloc_stays, .a = LARGE,
+	 .b = 4 * LARGE},
+	{"realloc, large shrinks", .set_up = one_at_hand, .operation = realloc_stays,
+	 .a = 4 * LARGE, .b = LARGE},
+	{"realloc, large moves", .set_up = two_own, .operation = realloc_moves, .a = LARGE,
+	 .b = 4 * LARGE},
+	{"realloc, foreign", .observer = some_foreign, .operation = realloc_moves, .a = DENSE,
+	 .b = 4 * DENSE},
+	{"realloc, foreign large", .observer = some_foreign, .operation = realloc_moves, .a = LARGE,
+	 .b = 2 * LARGE},
+	{"large, kept and given back", .operation = large_come_and_go, .a = 600000},
+	{"spans given back", .set_up = hoard, .operation = free_hoard, .a = 32768, .b = 90},
+	{"trim", .set_up = hold_much, .operation = trim},
+	{"pressure", .set_up = hold_and_meet, .operation = heed, .meeting = press},
 	{.name = NULL},
 };

@@ -54,7 +54,6 @@ static void again(void)
 
 	options.socket = tgt_ledger->socket;
 	options.flags = tgt_ledger->reclaim ? TG_RECLAIM : 0;
-	tgt_ledger->k = tgt_ledger->k;
 	tgt_begin();
 	TGT_REQUIRE(tg_attach(&options) == 0);
 	tgt_do_malloc(20, 64);
@@ -68,7 +67,6 @@ static void hold_and_detach(void)
 	tgt_do_malloc(13, 50000);
 	tgt_do_publish(tgt_item(0));
 	TGT_REQUIRE(tg_detach() == 0);
-	tgt_after_detach();
 }
 
 /* ---- threads ---- */
@@ -167,12 +165,14 @@ static void fork_and_go_on_at_once(void)
 static void fork_and_stay(void)
 {
 	pid_t pid = fork();
+	int status;
 
 	TGT_REQUIRE(pid >= 0);
 	if (pid == 0) {
-		(void)tg_malloc(0);
+		tgt_do_malloc(50, 20);
 		_exit(0);
 	}
+	TGT_REQUIRE(waitpid(pid, &status, 0) == pid && status == 0);
 	tgt_begin();
 	tgt_do_malloc(1, 100);
 	tgt_do_free(tgt_item(0));
@@ -192,18 +192,6 @@ static void free_twice(void)
 	tg_free((char *)p + 1);
 	tg_free((void *)&tgt_ledger);
 	tgt_end();
-}
-
-/* The owner frees what another has in its buffer: found when that is applied. */
-static void free_what_another_frees(void)
-{
-	tgt_do_malloc(0, 64);
-	tgt_meet();
-}
-
-static void owner_frees_too(void)
-{
-	tgt_do_free(tgt_item(0));
 }
 
 static void free_foreign_twice(void)
@@ -252,18 +240,23 @@ static void come_back(void)
 }
 
 const struct tgt_script tgt_process_scripts[] = {
-	{"attach", NULL, NULL, attach, .flags = TGT_UNATTACHED},
-	{"detach", some_foreign, hold, detach},
-	{"detach, attach again", NULL, hold_and_detach, again},
-	{"thread", some_foreign, make_one, thread_begins_and_ends},
-	{"thread after thread", some_foreign, make_one, thread_after_thread},
-	{"fork, go on in the child", NULL, make_one, fork_and_go_on},
-	{"fork, begin in the child", NULL, make_one, fork_and_go_on_at_once},
-	{"fork, stay", NULL, make_one, fork_and_stay},
-	{"double free, own", NULL, make_one, free_twice, .flags = TGT_COUNT_ERRORS},
-	{"double free, foreign", some_foreign, NULL, free_foreign_twice, .flags = TGT_COUNT_ERRORS},
-	{"double free, by owner and another", some_foreign, NULL, free_late, owner_frees,
-	 TGT_COUNT_ERRORS},
-	{"connection lost", some_foreign, lose_connection, come_back},
+	{"attach", .operation = attach, .flags = TGT_UNATTACHED},
+	{"detach", .observer = some_foreign, .set_up = hold, .operation = detach},
+	{"detach, attach again", .set_up = hold_and_detach, .operation = again},
+	{"thread", .observer = some_foreign, .set_up = make_one,
+	 .operation = thread_begins_and_ends},
+	{"thread after thread", .observer = some_foreign, .set_up = make_one,
+	 .operation = thread_after_thread},
+	{"fork, go on in the child", .set_up = make_one, .operation = fork_and_go_on},
+	{"fork, begin in the child", .set_up = make_one, .operation = fork_and_go_on_at_once},
+	{"fork, stay", .set_up = make_one, .operation = fork_and_stay},
+	{"double free, own", .set_up = make_one, .operation = free_twice,
+	 .flags = TGT_COUNT_ERRORS},
+	{"double free, foreign", .observer = some_foreign, .operation = free_foreign_twice,
+	 .flags = TGT_COUNT_ERRORS},
+	{"double free, by owner and another", .observer = some_foreign, .operation = free_late,
+	 .meeting = owner_frees, .flags = TGT_COUNT_ERRORS},
+	{"connection lost", .observer = some_foreign, .set_up = lose_connection,
+	 .operation = come_back},
 	{.name = NULL},
 };

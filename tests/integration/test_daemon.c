@@ -141,8 +141,7 @@ static void what_a_killed_daemon_left_is_taken_over(void)
 	const char *const args[] = {"--socket", d.socket, NULL};
 	struct tgt_daemon next;
 
-	kill(d.pid, SIGKILL);
-	CU_ASSERT_EQUAL(tgt_daemon_wait(&d), 128 + SIGKILL);
+	tgt_daemon_kill(&d);
 	CU_ASSERT_EQUAL(access(d.socket, F_OK), 0);
 	CU_ASSERT_EQUAL_FATAL(tgt_daemon_start(&next, args), 0);
 	CU_ASSERT_EQUAL(tgt_peer_good_client(d.socket), 0);
@@ -257,7 +256,8 @@ static void tgctl_asks_and_gets_answers(void)
 
 	CU_ASSERT_EQUAL(status, 0);
 	CU_ASSERT_PTR_NOT_NULL_FATAL(answer);
-	CU_ASSERT_EQUAL(tgt_json_int(answer, "pid"), d.pid);
+	CU_ASSERT_EQUAL(tgt_json_int(answer, "keeper_pid"), d.pid);
+	CU_ASSERT_EQUAL(tgt_json_int(answer, "restarts"), 0);
 	CU_ASSERT_EQUAL(tgt_json_int(answer, "clients"), 0);
 	json_decref(answer);
 	answer = tgt_tgctl(&d, (const char *const[]){"check", NULL}, &status);

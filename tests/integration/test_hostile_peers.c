@@ -35,7 +35,7 @@ static int start_all(void)
 	const char *const args[] = {"--mode", "0666", NULL};
 	int r = tgt_daemon_start_limited(&d, args, N_FILES);
 
-	daemon_pid = d.pid;
+	daemon_pid = r == 0 ? tgt_daemon_worker(&d, NULL) : 0;
 	return r;
 }
 

@@ -244,7 +244,6 @@ static void test_cancelled_threads(void)
 		join(after.thread, NULL);
 		drop_all(&after);
 	}
-	CU_ASSERT(tgt_stats().threads <= N_CALLERS + 1);
 	clear();
 }
 
@@ -348,7 +347,6 @@ static void test_destructors_of_threads(void)
 	}
 	pthread_key_delete(early_key);
 	pthread_key_delete(late_key);
-	CU_ASSERT(tgt_stats().threads <= N_CALLERS + 1);
 	clear();
 }
 

@@ -340,8 +340,7 @@ static void daemon_dies(void)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(out);
 	CU_ASSERT_PTR_NOT_NULL(fgets(line, sizeof(line), out));
 	CU_ASSERT_STRING_EQUAL(line, "go\n");
-	CU_ASSERT_EQUAL(kill(tgt_d.pid, SIGKILL), 0);
-	CU_ASSERT_EQUAL(tgt_daemon_wait(&tgt_d), 128 + SIGKILL);
+	tgt_daemon_kill(&tgt_d);
 	close(to[1]);
 	CU_ASSERT_PTR_NOT_NULL(fgets(line, sizeof(line), out));
 	CU_ASSERT_PTR_NOT_NULL(strstr(line, "together: libtgmalloc: malloc_user"));

@@ -332,12 +332,16 @@ static void stop_returns_when_the_daemon_is_gone(void)
 {
 	const char *args[] = {"ping", NULL};
 	json_t *answer;
+	pid_t worker;
 	int status;
 
 	CU_ASSERT_EQUAL_FATAL(tgt_daemon_start(&tgt_d, NULL), 0);
+	worker = tgt_daemon_worker(&tgt_d, NULL);
 	answer = ask("stop", NULL);
-	CU_ASSERT_EQUAL(tgt_json_int(answer, "pid"), tgt_d.pid);
+	CU_ASSERT_EQUAL(tgt_json_int(answer, "pid"), worker);
 	json_decref(answer);
+	/* Both of its processes. */
+	CU_ASSERT_EQUAL(kill(worker, 0), -1);
 	CU_ASSERT_EQUAL(access(tgt_d.socket, F_OK), -1);
 	answer = tgt_tgctl(&tgt_d, args, &status);
 	CU_ASSERT_EQUAL(status, 3);

@@ -119,15 +119,34 @@ static void preload_is_for_the_command_alone_and_comes_first(void)
 	CU_ASSERT_PTR_NULL(strstr(output, "it ran"));
 }
 
+/* Sets w and k to the pids of the worker and of the keeper. */
+#define GET_PIDS                                                            \
+	"s=$($TGCTL --json status); "                                       \
+	"w=$(echo \"$s\" | sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/'); " \
+	"k=$(echo \"$s\" | sed 's/.*\"keeper_pid\": \\([0-9]*\\).*/\\1/'); "
+
 static void a_daemon_that_died_is_told_of(void)
 {
+	/* The stopped worker does not see that its keeper dies. */
 	CU_ASSERT_EQUAL(run_script(NULL, NULL,
-				   "kill -KILL $($TGCTL --json ping | sed 's/.*\"pid\": "
-				   "\\([0-9]*\\).*/\\1/'); "
+				   GET_PIDS
+				   "kill -STOP $w; kill -KILL $k; kill -KILL $w; "
 				   "while $TGCTL ping >/dev/null 2>&1; do :; done; exit 5"),
 			5);
 	CU_ASSERT_PTR_NOT_NULL(
 		strstr(output, "was ended by signal 9 (Killed) while the command ran"));
+}
+
+static void a_daemon_half_of_which_died_goes_on_and_ends_with_the_command(void)
+{
+	CU_ASSERT_EQUAL(run_script(NULL, NULL,
+				   GET_PIDS "kill -KILL $w; $TGCTL ping >/dev/null || exit 6; exit 5"),
+			5);
+	CU_ASSERT_STRING_EQUAL(output, "");
+	CU_ASSERT_EQUAL(run_script(NULL, NULL,
+				   GET_PIDS "kill -KILL $k; $TGCTL ping >/dev/null || exit 6; echo $w; exit 5"),
+			5);
+	CU_ASSERT_EQUAL(kill((pid_t)strtol(output, NULL, 10), 0), -1);
 }
 
 static void a_command_may_stop_its_daemon(void)
@@ -234,7 +253,10 @@ static void the_daemon_is_not_in_the_commands_process_group(void)
 	struct running r = start_script(print_daemon_pid);
 	pid_t daemon = (pid_t)read_number(&r);
 
-	CU_ASSERT_EQUAL(getpgid(daemon), daemon);
+	/* It is in that of its keeper. */
+	CU_ASSERT(getpgid(daemon) > 0);
+	CU_ASSERT_NOT_EQUAL(getpgid(daemon), daemon);
+	CU_ASSERT_NOT_EQUAL(getpgid(daemon), getpgid(r.pid));
 	CU_ASSERT_EQUAL(end_script(&r), 0);
 	CU_ASSERT_EQUAL(kill(daemon, 0), -1);
 }
@@ -247,6 +269,8 @@ static CU_TestInfo tests[] = {
 	{"preload is for the command alone, and comes first",
 	 preload_is_for_the_command_alone_and_comes_first},
 	{"a daemon that died is told of", a_daemon_that_died_is_told_of},
+	{"a daemon half of which died goes on, and ends with the command",
+	 a_daemon_half_of_which_died_goes_on_and_ends_with_the_command},
 	{"a command may stop its daemon", a_command_may_stop_its_daemon},
 	{"signals are passed on to the command", signals_are_passed_on_to_the_command},
 	{"the daemon ends when tgctl is killed", the_daemon_ends_when_tgctl_is_killed},

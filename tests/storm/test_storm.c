@@ -6,7 +6,8 @@
  * object (audit.c) and frees it; then the heap is empty, to the byte.  How long calls took the survivors is printed, not
  * asserted.
  *
- * TG_STORM_SEED: the seed; TG_STORM_KILLS: how many kills.  What happens when depends on the machine as well.
+ * TG_STORM_SEED: the seed; TG_STORM_KILLS: how many kills; TG_STORM_DAEMON_MS: from one kill of the daemon to the next.
+ * What happens when depends on the machine as well.
  */
 #include <CUnit/CUnit.h>
 #include <errno.h>
@@ -79,12 +80,13 @@ static bool ask_daemon(pid_t *ret_worker, pid_t *ret_keeper)
 /* A process of its own, as it waits for the daemon. */
 static void kill_daemons(void *arg)
 {
+	uint64_t ms = from_environment("TG_STORM_DAEMON_MS", 1000);
 	pid_t worker, keeper;
 	unsigned n = 0;
 
 	(void)arg;
 	while (!storm_board->stop) {
-		rest_us(300000 + some(1000000));
+		rest_us(ms * (500 + some(1000)));
 		if (storm_board->stop || !ask_daemon(&worker, &keeper) || keeper <= 0)
 			continue;
 		/* Both at once would be the end of the heap. */

@@ -49,12 +49,16 @@ static int ms_left(long long deadline)
 
 /* ---- processes ---- */
 
-/* In the child: becomes the program, with these for standard output and error. */
-static void become(const char *const *argv, pid_t parent, int out, int err, unsigned n_files)
+/* In the child: becomes the program, with these for standard output and error.  A daemon is a group of
+ * processes; killed alone, the one that we started would be replaced. */
+static void become(const char *const *argv, pid_t parent, int out, int err, unsigned n_files,
+		   bool daemon)
 {
 	struct rlimit files = {.rlim_cur = n_files, .rlim_max = n_files};
 
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+	if (prctl(PR_SET_PDEATHSIG, daemon ? SIGTERM : SIGKILL) < 0 || getppid() != parent)
+		_exit(126);
+	if (daemon && setpgid(0, 0) < 0)
 		_exit(126);
 	if (n_files > 0 && setrlimit(RLIMIT_NOFILE, &files) < 0)
 		_exit(126);
@@ -65,14 +69,16 @@ static void become(const char *const *argv, pid_t parent, int out, int err, unsi
 	_exit(127);
 }
 
-static pid_t spawn(const char *const *argv, int out, int err, unsigned n_files)
+static pid_t spawn(const char *const *argv, int out, int err, unsigned n_files, bool daemon)
 {
 	pid_t parent = getpid(), pid;
 
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0)
-		become(argv, parent, out, err, n_files);
+		become(argv, parent, out, err, n_files, daemon);
+	if (pid > 0 && daemon)
+		setpgid(pid, pid);
 	return pid < 0 ? -errno : pid;
 }
 
@@ -103,6 +109,13 @@ static int kill_child(pid_t pid)
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	return -ETIMEDOUT;
+}
+
+/* Stopped first, none of them can act on the death of another. */
+static void kill_group(pid_t group)
+{
+	kill(-group, SIGSTOP);
+	kill(-group, SIGKILL);
 }
 
 /* Reads to the end of the file, or the deadline.  The caller's; NULL: out of memory. */
@@ -143,7 +156,7 @@ static int run(const char *const *argv, int err, char **ret_output)
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
-	pid = spawn(argv, ends[1], err < 0 ? ends[1] : err, 0);
+	pid = spawn(argv, ends[1], err < 0 ? ends[1] : err, 0, false);
 	close(ends[1]);
 	if (pid < 0) {
 		close(ends[0]);
@@ -283,7 +296,7 @@ int tgt_daemon_start_limited(struct tgt_daemon *d, const char *const *extra_args
 	while (extra_args != NULL && *extra_args != NULL && n + 1 < ARGS_MAX)
 		argv[n++] = *extra_args++;
 	log = open(d->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	r = log < 0 ? -errno : spawn(argv, log, log, n_files);
+	r = log < 0 ? -errno : spawn(argv, log, log, n_files, true);
 	if (log >= 0)
 		close(log);
 	if (r < 0) {
@@ -294,6 +307,7 @@ int tgt_daemon_start_limited(struct tgt_daemon *d, const char *const *extra_args
 	r = wait_log(d, "ready");
 	if (r < 0) {
 		show_log(d);
+		kill_group(d->pid);
 		kill_child(d->pid);
 		clean_up(d);
 	}
@@ -309,12 +323,21 @@ int tgt_daemon_wait(struct tgt_daemon *d)
 {
 	int status = wait_child(d->pid, now_ms() + TGT_TIMEOUT_MS);
 
-	if (status < 0)
+	if (status < 0) {
+		kill_group(d->pid);
 		status = kill_child(d->pid);
+	}
 	if (status != 0)
 		show_log(d);
 	d->pid = 0;
 	return status;
+}
+
+void tgt_daemon_kill(struct tgt_daemon *d)
+{
+	kill_group(d->pid);
+	(void)wait_child(d->pid, now_ms() + TGT_TIMEOUT_MS);
+	d->pid = 0;
 }
 
 int tgt_daemon_stop(struct tgt_daemon *d)
@@ -357,4 +380,39 @@ long long tgt_json_int(const json_t *object, const char *name)
 	const json_t *value = json_object_get(object, name);
 
 	return json_is_integer(value) ? json_integer_value(value) : -1;
+}
+
+pid_t tgt_daemon_worker(struct tgt_daemon *d, pid_t *ret_keeper)
+{
+	static const char *const args[] = {"status", NULL};
+	json_t *answer = tgt_tgctl(d, args, NULL);
+	pid_t pid = (pid_t)tgt_json_int(answer, "pid");
+
+	if (ret_keeper != NULL)
+		*ret_keeper = (pid_t)tgt_json_int(answer, "keeper_pid");
+	json_decref(answer);
+	return pid;
+}
+
+pid_t tgt_daemon_next_worker(struct tgt_daemon *d, pid_t worker)
+{
+	long long deadline = now_ms() + TGT_TIMEOUT_MS;
+	pid_t pid;
+
+	/* Whoever asks waits for the daemon, not for time to pass. */
+	do
+		pid = tgt_daemon_worker(d, NULL);
+	while ((pid == worker || pid < 0) && now_ms() < deadline);
+	return pid == worker ? -1 : pid;
+}
+
+pid_t tgt_daemon_next_keeper(struct tgt_daemon *d, pid_t keeper)
+{
+	long long deadline = now_ms() + TGT_TIMEOUT_MS;
+	pid_t pid, worker;
+
+	do
+		worker = tgt_daemon_worker(d, &pid);
+	while ((worker < 0 || pid == keeper || pid <= 0) && now_ms() < deadline);
+	return pid == keeper || pid <= 0 ? -1 : pid;
 }

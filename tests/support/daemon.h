@@ -18,7 +18,7 @@
 #define TGT_TIMEOUT_MS 30000
 
 struct tgt_daemon {
-	pid_t pid;         /* 0: none runs */
+	pid_t pid;         /* the keeper, as started; 0: none runs */
 	char dir[64];      /* its own; removed by stop, with what is left in it */
 	char socket[80];   /* in dir; for tg_options.socket or $TG_SOCKET */
 	char log_path[80]; /* in dir */
@@ -32,6 +32,19 @@ int tgt_daemon_start(struct tgt_daemon *d, const char *const *extra_args);
 
 /* The same with at most `n_files` open files (0: as many as the test itself). */
 int tgt_daemon_start_limited(struct tgt_daemon *d, const char *const *extra_args, unsigned n_files);
+
+/* The process that serves now, and its keeper: *ret_keeper may be NULL, and is 0 if there is none.
+ * -1: it cannot be asked. */
+pid_t tgt_daemon_worker(struct tgt_daemon *d, pid_t *ret_keeper);
+
+/* Asks until another worker than that one serves: its pid, -1 if there is none in time. */
+pid_t tgt_daemon_next_worker(struct tgt_daemon *d, pid_t worker);
+
+/* The same for keepers. */
+pid_t tgt_daemon_next_keeper(struct tgt_daemon *d, pid_t keeper);
+
+/* SIGKILL for keeper and worker at once, which the heap does not survive, and waits. */
+void tgt_daemon_kill(struct tgt_daemon *d);
 
 /* SIGTERM, waits, and removes the directory.  The exit status (128 + signal if one killed it);
  * -errno: -ETIMEDOUT if it had to be killed, -ENOTEMPTY if it left its socket or lock behind.

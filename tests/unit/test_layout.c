@@ -26,7 +26,7 @@ static void test_version(void)
 static void test_sizes(void)
 {
 	CU_ASSERT_EQUAL(sizeof(struct tgs_geometry), 120);
-	CU_ASSERT_EQUAL(sizeof(struct tgs_map_header), 288);
+	CU_ASSERT_EQUAL(sizeof(struct tgs_map_header), 296);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_root), 160);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_client), 128);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_slot_owner), 8);

@@ -1,0 +1,38 @@
+# tests/crash/: every store of client and daemon is a place to be killed at.  What is to be killed is compiled a second
+# time, with points.h in front of it.  Lists are sorted, one file a line.
+
+tg_points_cppflags = $(AM_CPPFLAGS) -include $(top_srcdir)/tests/crash/points.h
+
+check_LTLIBRARIES += %D%/libtgvictim.la
+%C%_libtgvictim_la_SOURCES = \
+	$(client_libtgclient_la_SOURCES) \
+	$(shm_libtgshm_la_SOURCES) \
+	proto/fdpass.c \
+	%D%/control.h \
+	%D%/points.h
+%C%_libtgvictim_la_CPPFLAGS = $(tg_points_cppflags)
+%C%_libtgvictim_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec
+$(%C%_libtgvictim_la_OBJECTS): | $(tg_generated)
+
+tg_crash_tests = \
+	%D%/test_crash_client
+
+check_PROGRAMS += $(tg_crash_tests)
+TESTS += $(tg_crash_tests)
+
+%C%_test_crash_client_SOURCES = \
+	%D%/cover.c \
+	%D%/cover.h \
+	%D%/ledger.c \
+	%D%/ledger.h \
+	%D%/oracle.c \
+	%D%/oracle.h \
+	%D%/points.c \
+	%D%/run.c \
+	%D%/run.h \
+	%D%/scripts_memory.c \
+	%D%/scripts_process.c \
+	%D%/scripts_share.c \
+	%D%/test_crash_client.c
+%C%_test_crash_client_LDADD = tests/libtgtest.la %D%/libtgvictim.la $(tg_core_libs)
+$(%C%_test_crash_client_OBJECTS): | $(tg_generated)
