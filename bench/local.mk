@@ -11,9 +11,13 @@ check_PROGRAMS += %D%/tg-recovery
 $(%C%_tg_recovery_OBJECTS): | $(tg_generated)
 
 # BENCH_ARGS: see the comment of recovery.c.
-.PHONY: bench bench-recovery
+.PHONY: bench bench-build bench-recovery
 bench: bench-recovery
 
-bench-recovery: all
-	$(MAKE) $(AM_MAKEFLAGS) tests/libtgtest.la %D%/tg-recovery
+bench-build: all
+	$(MAKE) $(AM_MAKEFLAGS) %D%/tg-recovery
+
+bench-recovery: bench-build
 	@$(AM_TESTS_ENVIRONMENT) %D%/tg-recovery $(BENCH_ARGS)
+
+EXTRA_DIST += scripts/bench-recovery

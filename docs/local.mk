@@ -6,9 +6,11 @@ dist_man_MANS += \
 	%D%/tgd.8
 
 EXTRA_DIST += \
+	%D%/crash-safety.md \
 	%D%/design.md \
 	%D%/layout.md \
 	%D%/malloc.md \
 	%D%/protocol.md \
+	%D%/recovery-cost.md \
 	%D%/testing.md \
 	README.md

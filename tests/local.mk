@@ -16,6 +16,8 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/fixture.h \
 	%D%/support/frees.h \
 	%D%/support/heap.h \
+	%D%/support/load.c \
+	%D%/support/load.h \
 	%D%/support/message.c \
 	%D%/support/message.h \
 	%D%/support/pages.h \
@@ -112,6 +114,7 @@ tg_integration_tests = \
 	%D%/integration/test_policy \
 	%D%/integration/test_programs \
 	%D%/integration/test_realloc \
+	%D%/integration/test_restart \
 	%D%/integration/test_roots \
 	%D%/integration/test_stopped \
 	%D%/integration/test_stress \

@@ -198,7 +198,7 @@ static void *pointer(const struct tgt_item *item)
 	return item != NULL ? item->p : NULL;
 }
 
-/* A root publishes what it leads to. */
+/* A root publishes what it leads to, in the same instant. */
 static void root_in_hand(const char *name, struct tgt_item *item)
 {
 	struct tgt_root *root = &tgt_ledger->root;
@@ -206,8 +206,6 @@ static void root_in_hand(const char *name, struct tgt_item *item)
 	TGT_REQUIRE(root->name[0] == '\0' || strcmp(root->name, name) == 0);
 	snprintf(root->name, sizeof(root->name), "%s", name);
 	root->next = item;
-	if (item != NULL && item->published == TGT_PRIVATE)
-		item->published = TGT_MAYBE_PUBLISHED;
 	root->busy = 1;
 }
 

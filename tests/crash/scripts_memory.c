@@ -205,6 +205,16 @@ static void own_in_pages(void)
 	tgt_meet();
 }
 
+static void published_in_pages(void)
+{
+	unsigned i;
+
+	tgt_do_mallocs(0, (unsigned)b(), a());
+	for (i = 0; i < b(); i++)
+		tgt_do_publish(tgt_item(i));
+	tgt_meet();
+}
+
 /* The observer frees half of what the child has made. */
 static void others_free(void)
 {
@@ -373,6 +383,12 @@ const struct tgt_script tgt_memory_scripts[] = {
 	 .meeting = others_free, .a = TINY, .b = 20},
 	{"harvest by trim, large", .set_up = own_in_pages, .operation = trim_harvests,
 	 .meeting = others_free, .a = LARGE, .b = 6},
+	{"harvest by trim, published",
+	 .set_up = published_in_pages,
+	 .operation = trim_harvests,
+	 .meeting = others_free,
+	 .a = DENSE,
+	 .b = 20},
 	{"realloc, in place", .set_up = one_at_hand, .operation = realloc_stays, .a = 100,
 	 .b = 110},
 	{"realloc, tiny in place", .set_up = one_at_hand, .operation = realloc_stays, .a = 8,

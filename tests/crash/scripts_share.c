@@ -193,6 +193,7 @@ static void root_cas(void)
 static void root_remove(void)
 {
 	tgt_begin();
+	TGT_REQUIRE(tg_root_get("root") == tgt_item(0)->p);
 	tgt_do_root_set("root", NULL);
 	tgt_do_free(tgt_item(0));
 	tgt_end();

@@ -333,6 +333,19 @@ int tgt_daemon_wait(struct tgt_daemon *d)
 	return status;
 }
 
+bool tgt_has_ended(pid_t pid)
+{
+	struct pollfd p = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+	bool ended;
+
+	if (p.fd < 0)
+		return errno == ESRCH;
+	/* Nobody may have waited for it yet. */
+	ended = poll(&p, 1, TGT_TIMEOUT_MS) == 1;
+	close(p.fd);
+	return ended;
+}
+
 void tgt_daemon_kill(struct tgt_daemon *d)
 {
 	kill_group(d->pid);

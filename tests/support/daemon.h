@@ -43,6 +43,9 @@ pid_t tgt_daemon_next_worker(struct tgt_daemon *d, pid_t worker);
 /* The same for keepers. */
 pid_t tgt_daemon_next_keeper(struct tgt_daemon *d, pid_t keeper);
 
+/* Has a process ended that is not a child of ours, or does it in time? */
+bool tgt_has_ended(pid_t pid);
+
 /* SIGKILL for keeper and worker at once, which the heap does not survive, and waits. */
 void tgt_daemon_kill(struct tgt_daemon *d);
 

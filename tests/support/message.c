@@ -30,6 +30,7 @@ static const struct {
 	{"HelloReply.program", 0, 64},
 	{"AttachReply.heap_uuid", 16, 16},
 	{"SpansReply.spans", 1, 256},
+	{"HoldingsReply.pages", 0, TGP_SPANS_MAX},
 	{"Status.heap", 0, 63},
 	{"Client.name", 0, 63},
 	{"Clients.clients", 0, 256},
