@@ -102,9 +102,11 @@ struct tgc_cache {
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch;
 	struct tgc_cache *next_idle;
+	uint64_t idle_round; /* of tgc_process->idle_rounds: the last one that gave back for it */
 	struct tgc_cache *next_all;
 	uint64_t trim_seen;     /* tgc_process->trim_request when we last gave back */
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
+	uint64_t link_page; /* first page of the large object in which we last swung a link */
 	uint64_t agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;

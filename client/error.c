@@ -81,6 +81,7 @@ void tgc_report(enum tgc_error error, const void *p)
 {
 	struct line line = {.n = 0};
 	struct tgs_object object;
+	int cancel_state;
 	ssize_t written;
 
 	/* The hot path only sees that no live object starts there. */
@@ -104,8 +105,11 @@ void tgc_report(enum tgc_error error, const void *p)
 	if (!tgc_saved.count_errors)
 		say(&line, "; aborting (TG_ON_ERROR=count goes on)");
 	line.text[line.n++] = '\n';
+	/* tg_free is no point at which a thread can be cancelled, and write is. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	written = write(STDERR_FILENO, line.text, line.n);
 	(void)written;
+	pthread_setcancelstate(cancel_state, NULL);
 	if (!tgc_saved.count_errors)
 		abort();
 	if (tgc_process)

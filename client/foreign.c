@@ -20,32 +20,10 @@ static struct tgs_pending *place_of(const struct tgc_cache *cache, uint64_t word
 }
 _Static_assert(TGS_PENDING_FREES == 64, "the hash has 6 bits");
 
-/* Of the buffered frees of one word, those whose object is gone: its owner has freed it meanwhile.  Only a program that
- * frees twice has such; found here, they do not hit what lies there next. */
-static uint32_t drop_gone(struct tgs_pending *pending)
-{
-	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);
-	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
-	struct tgs_word_place place;
-	struct tgs_span span;
-	uint64_t taken = 0;
-	uint32_t gone;
-
-	if (tgs_word_place(&tgc_heap, ref, &place) && tgs_span_at(&tgc_heap, place.page, &span) &&
-	    span.page == place.page && tgs_classes[span.class].kind == place.kind)
-		taken = atomic_load_explicit(
-			tgs_taken_word(&tgc_heap, place.kind, place.page, place.unit),
-			memory_order_acquire);
-	gone = mask & ~(uint32_t)(taken >> 32 * place.half);
-	if (TGS_UNLIKELY(gone != 0))
-		atomic_store_explicit(&pending->mask, mask & ~gone, memory_order_release);
-	return gone;
-}
-
 static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 {
 	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);
-	uint32_t twice = drop_gone(pending);
+	uint32_t twice = tgs_pending_drop_gone(&tgc_heap, pending);
 	struct tgs_word_place place;
 	struct tgs_span span;
 

@@ -109,14 +109,15 @@ static int wait_for(short events, int64_t deadline)
 	int n;
 
 	for (;;) {
+		/* Looks once also when the time is over: we may have been stopped while the answer came. */
 		left = deadline - now_ms();
-		if (left <= 0)
-			return -ETIMEDOUT;
-		n = poll(&pfd, 1, (int)left);
+		n = poll(&pfd, 1, left > 0 ? (int)left : 0);
 		if (n > 0)
 			return 0;
 		if (n < 0 && errno != EINTR)
 			return -errno;
+		if (n == 0 && left <= 0)
+			return -ETIMEDOUT;
 	}
 }
 

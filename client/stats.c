@@ -50,25 +50,39 @@ TG_API int tg_stats(struct tg_stats *stats)
 	return 0;
 }
 
-/* The caches of threads that have ended: nobody else works on one that is out of the list. */
+/* Takes a cache of a thread that has ended out of the list, if it was not looked at in this round yet. */
+static struct tgc_cache *take_idle(uint64_t round)
+{
+	struct tgc_cache **where = &tgc_process->idle, *cache;
+
+	while (*where && (*where)->idle_round >= round)
+		where = &(*where)->next_idle;
+	cache = *where;
+	if (cache) {
+		*where = cache->next_idle;
+		cache->idle_round = round;
+	}
+	return cache;
+}
+
+/* The caches of threads that have ended: nobody else works on one that is out of the list.  One at a time: a thread that
+ * begins meanwhile must find the others, or it would open one more. */
 void tgc_idle_give_back(void)
 {
-	struct tgc_cache *list, *cache;
+	struct tgc_cache *cache;
+	uint64_t round;
 
 	pthread_mutex_lock(&tgc_process->lock);
-	list = tgc_process->idle;
-	tgc_process->idle = NULL;
-	pthread_mutex_unlock(&tgc_process->lock);
-	while (list) {
-		cache = list;
-		list = cache->next_idle;
+	round = ++tgc_process->idle_rounds;
+	while ((cache = take_idle(round))) {
+		pthread_mutex_unlock(&tgc_process->lock);
 		if (cache->slot_id != 0)
 			tgc_cache_give_back(cache);
 		pthread_mutex_lock(&tgc_process->lock);
 		cache->next_idle = tgc_process->idle;
 		tgc_process->idle = cache;
-		pthread_mutex_unlock(&tgc_process->lock);
 	}
+	pthread_mutex_unlock(&tgc_process->lock);
 }
 
 TG_API int tg_trim(void)

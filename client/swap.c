@@ -82,14 +82,34 @@ static void publish(const struct tgs_object *object)
 		atomic_fetch_or_explicit(word, object->bit, memory_order_acq_rel);
 }
 
-/* The object in which the link lies: its span is marked, and if it is another thread's it is published. */
-static void note_container(const struct tgc_cache *cache, const struct swap *swap)
+/* The object in which the link lies.  Only the first page of a large one has an entry in the page map, so the one that was
+ * found last time is tried first: tables are swung in again and again. */
+static bool find_container(struct tgc_cache *cache, uint64_t ref, struct tgs_object *ret)
+{
+	uint64_t page = (ref - tgc_heap.geometry.data_at) >> TGS_PAGE_SHIFT;
+
+	if (tgs_span_at(&tgc_heap, cache->link_page, &ret->span) && ret->span.class == 0 &&
+	    page - ret->span.page < ret->span.n_pages) {
+		ret->index = 0;
+		ret->unit = 0;
+		ret->bit = 1;
+		return true;
+	}
+	if (!tgs_object_around(&tgc_heap, ref, ret))
+		return false;
+	if (ret->span.class == 0)
+		cache->link_page = ret->span.page;
+	return true;
+}
+
+/* The span of the object that holds the link is marked; if it is another thread's, the object is published. */
+static void note_container(struct tgc_cache *cache, const struct swap *swap)
 {
 	_Atomic uint64_t *flags;
 	struct tgs_object container;
 
 	if (swap->what == 0 ||
-	    !tgs_object_around(&tgc_heap, tgs_ref_of(&tgc_heap, swap->link), &container))
+	    !find_container(cache, tgs_ref_of(&tgc_heap, swap->link), &container))
 		return;
 	flags = &tgc_heap.records[container.span.page].flags;
 	if (!(atomic_load_explicit(flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS))

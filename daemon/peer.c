@@ -16,7 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -214,6 +216,61 @@ int tgd_peer_reopen_process(pid_t pid, uint64_t start_time, int *ret_pidfd)
 	}
 	*ret_pidfd = fd;
 	return 0;
+}
+
+/* A line of /proc/PID/maps: "from-to perms offset major:minor inode  path". */
+static bool line_maps(const char *line, const struct stat *file)
+{
+	unsigned major_number, minor_number;
+	unsigned long inode;
+
+	return sscanf(line, "%*s %*s %*s %x:%x %lu", &major_number, &minor_number, &inode) == 3 &&
+	       inode == file->st_ino && major_number == major(file->st_dev) &&
+	       minor_number == minor(file->st_dev);
+}
+
+/* Anybody may know the size of a process. */
+static bool is_smaller(pid_t pid, uint64_t bytes)
+{
+	unsigned long pages = 0;
+	char path[32];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+	file = fopen(path, "re");
+	if (file == NULL)
+		return false;
+	/* 0: it has no memory any more, or its first thread has ended and the others have. */
+	if (fscanf(file, "%lu", &pages) != 1)
+		pages = 0;
+	fclose(file);
+	return pages != 0 && pages < bytes / (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+bool tgd_peer_may_have_mapped(pid_t pid, int heap_fd, uint64_t bytes)
+{
+	size_t size = 0, n_lines = 0;
+	bool found = false;
+	char *line = NULL;
+	char path[32];
+	struct stat st;
+	FILE *file;
+
+	if (is_smaller(pid, bytes))
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	if (fstat(heap_fd, &st) < 0)
+		return true;
+	file = fopen(path, "re");
+	if (file == NULL)
+		return true;
+	while (!found && getline(&line, &size, file) > 0) {
+		found = line_maps(line, &st);
+		n_lines++;
+	}
+	free(line);
+	fclose(file);
+	return found || n_lines == 0;
 }
 
 int tgd_peer_signal(int pidfd, int signal_number)

@@ -33,5 +33,9 @@ int tgd_peer_open_process(const struct tgd_peer *peer, int sock, int *ret_pidfd,
 /* As tgd_peer_open_process, for a process known by pid and start time.  -ESRCH: it has ended. */
 int tgd_peer_reopen_process(pid_t pid, uint64_t start_time, int *ret_pidfd);
 
+/* May the process still have this file, of so many bytes, mapped as a whole?  False is certain: it has executed another
+ * program, or has never mapped it.  A process of another user tells only its size; if that is enough, true. */
+bool tgd_peer_may_have_mapped(pid_t pid, int heap_fd, uint64_t bytes);
+
 /* Sends a signal to the process behind a pidfd: 0 or -errno. */
 int tgd_peer_signal(int pidfd, int signal_number);

@@ -117,6 +117,26 @@ int tgd_clients_resume(struct tgd_context *context, char *why, size_t why_size)
 	return 0;
 }
 
+/* Is the heap out of the process's reach for good?  Then it has executed another program. */
+static bool has_lost_heap(const struct tgd_client *client)
+{
+	struct tgd_heap *heap = client->context->heap;
+
+	return !tgd_peer_may_have_mapped(client->pid, tgd_heap_heap_fd(heap),
+					 tgd_heap_view(heap)->geometry.heap_bytes);
+}
+
+void tgd_client_lost(struct tgd_client *client, const char *why)
+{
+	if (has_lost_heap(client)) {
+		end_client(client, "has the heap mapped no more: it executes another program",
+			   false);
+		return;
+	}
+	tgd_log(TGD_LOG_INFO, "%s lost its connection: %s; it may come back until it exits",
+		client->label, why);
+}
+
 /* The process was a client before; what of that?  0: it may become a new client; 1: it is that
  * client again; negative: no. */
 static int consider_earlier(const Tgd__Attach *attach, struct tgd_client *earlier,
@@ -137,7 +157,9 @@ static int consider_earlier(const Tgd__Attach *attach, struct tgd_client *earlie
 	}
 	if (earlier == NULL)
 		return 0;
-	if (earlier->session != NULL && !tgd_conn_hung_up(earlier->session->conn))
+	/* A connection that is open still may be held by a child that was forked before the exec. */
+	if (earlier->session != NULL && !tgd_conn_hung_up(earlier->session->conn) &&
+	    !has_lost_heap(earlier))
 		return tgd_answer_refuse(answer, -EALREADY,
 					 "your process is client %u already, by another connection",
 					 earlier->id);

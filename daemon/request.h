@@ -40,6 +40,9 @@ int tgd_request_handle(struct tgd_session *session, const Tgd__Request *request,
 int tgd_answer_refuse(struct tgd_answer *answer, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* The client has no connection any more: it may come back, unless it is another program by now. */
+void tgd_client_lost(struct tgd_client *client, const char *why);
+
 /* Enters the clients of the daemon before us that still live, and ends those that do not.  For a heap
  * that was taken over, before the loop runs.  -errno with a sentence. */
 int tgd_clients_resume(struct tgd_context *context, char *why, size_t why_size);

@@ -232,10 +232,11 @@ static void on_broken(void *owner, const char *why)
 static void on_closed(void *owner, const char *why)
 {
 	struct tgd_session *session = owner;
+	struct tgd_client *client = session->client;
 
-	if (session->client != NULL)
-		tgd_log(TGD_LOG_INFO, "%s lost its connection: %s; it may come back until it exits",
-			session->client->label, why);
+	tgd_session_set_client(session, NULL);
+	if (client != NULL)
+		tgd_client_lost(client, why);
 	else
 		tgd_log(TGD_LOG_DEBUG, "connection of %s closed: %s", tgd_session_label(session),
 			why);

@@ -139,6 +139,26 @@ void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span 
 		(void)tgs_remote_harvest(heap, kind, span->page, unit, harvest);
 }
 
+uint32_t tgs_pending_drop_gone(const struct tgs_heap *heap, struct tgs_pending *pending)
+{
+	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);
+	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
+	struct tgs_word_place place;
+	struct tgs_span span;
+	uint64_t taken = 0;
+	uint32_t gone;
+
+	if (tgs_word_place(heap, ref, &place) && tgs_span_at(heap, place.page, &span) &&
+	    span.page == place.page && tgs_classes[span.class].kind == place.kind)
+		taken = atomic_load_explicit(
+			tgs_taken_word(heap, place.kind, place.page, place.unit),
+			memory_order_acquire);
+	gone = mask & ~(uint32_t)(taken >> 32 * place.half);
+	if (TGS_UNLIKELY(gone != 0))
+		atomic_store_explicit(&pending->mask, mask & ~gone, memory_order_release);
+	return gone;
+}
+
 uint32_t tgs_pending_apply(const struct tgs_heap *heap, unsigned self, struct tgs_pending *pending)
 {
 	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);

@@ -129,10 +129,13 @@ void tgs_settle_slot(const struct tgs_heap *heap, unsigned self)
 		if (tgs_remote_word_at(
 			    heap,
 			    atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed),
-			    &word))
+			    &word)) {
+			/* What a program freed twice must not hit what lies there by now. */
+			(void)tgs_pending_drop_gone(heap, &slot->pending[i]);
 			(void)tgs_pending_apply(heap, self, &slot->pending[i]);
-		else
+		} else {
 			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);
+		}
 	}
 	atomic_store_explicit(&slot->tiny_block, 0, memory_order_release);
 	atomic_store_explicit(&slot->tiny_offset, 0, memory_order_release);

@@ -14,17 +14,15 @@ check_LTLIBRARIES += %D%/libtgvictim.la
 %C%_libtgvictim_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec
 $(%C%_libtgvictim_la_OBJECTS): | $(tg_generated)
 
-tg_crash_tests = \
-	%D%/test_crash_client
-
-check_PROGRAMS += $(tg_crash_tests)
-TESTS += $(tg_crash_tests)
-
-%C%_test_crash_client_SOURCES = \
+# Scripts and oracle.
+check_LTLIBRARIES += %D%/libtgcrash.la
+%C%_libtgcrash_la_SOURCES = \
 	%D%/cover.c \
 	%D%/cover.h \
 	%D%/ledger.c \
 	%D%/ledger.h \
+	%D%/main.c \
+	%D%/main.h \
 	%D%/oracle.c \
 	%D%/oracle.h \
 	%D%/points.c \
@@ -33,6 +31,18 @@ TESTS += $(tg_crash_tests)
 	%D%/scripts_memory.c \
 	%D%/scripts_process.c \
 	%D%/scripts_share.c \
-	%D%/test_crash_client.c
-%C%_test_crash_client_LDADD = tests/libtgtest.la %D%/libtgvictim.la $(tg_core_libs)
-$(%C%_test_crash_client_OBJECTS): | $(tg_generated)
+	%D%/stopped.c
+$(%C%_libtgcrash_la_OBJECTS): | $(tg_generated)
+
+tg_crash_tests = \
+	%D%/test_crash_client \
+	%D%/test_crash_stopped
+
+check_PROGRAMS += $(tg_crash_tests)
+TESTS += $(tg_crash_tests)
+
+tg_crash_libs = %D%/libtgcrash.la tests/libtgtest.la %D%/libtgvictim.la $(tg_core_libs)
+%C%_test_crash_client_LDADD = $(tg_crash_libs)
+%C%_test_crash_stopped_LDADD = $(tg_crash_libs)
+tg_crash_objects = $(tg_crash_tests:=.$(OBJEXT))
+$(tg_crash_objects): | $(tg_generated)

@@ -92,7 +92,7 @@ const Tgd__Reply *tgt_admin(Tgd__Admin__What what, uint64_t value)
 	return reply;
 }
 
-bool tgt_wait_alone(void)
+bool tgt_wait_clients(unsigned n)
 {
 	long long deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
 	const Tgd__Reply *reply;
@@ -101,7 +101,7 @@ bool tgt_wait_alone(void)
 		reply = tgt_admin(TGD__ADMIN__WHAT__CLIENTS, 0);
 		if (reply == NULL)
 			return false;
-		if (reply->clients->n_clients == 1)
+		if (reply->clients->n_clients == n)
 			return true;
 	} while (tgt_now_ms() < deadline);
 	tgt_wrong("a dead client is not recovered");
@@ -119,13 +119,14 @@ void tgt_oracle_start(void)
 
 /* ---- what should be ---- */
 
-static void swap_in_hand(void)
+void tgt_hand_is_cut(void)
 {
 	struct tgt_hand *hand = &tgt_ledger->hand;
 	void *target, *old, *new;
 
 	if (hand->busy == 0)
 		return;
+	hand->busy = 0;
 	target = tg_link_get(hand->link->p);
 	old = hand->old != NULL ? hand->old->p : NULL;
 	new = hand->new != NULL ? hand->new->p : NULL;
@@ -171,6 +172,22 @@ static int by_address(const void *a, const void *b)
 	return (x->p > y->p) - (x->p < y->p);
 }
 
+/* What was being freed is gone if another object lies there. */
+static void drop_replaced(void)
+{
+	unsigned i, n = 0;
+
+	for (i = 0; i < n_places; i++) {
+		if (n > 0 && places[n - 1].p == places[i].p) {
+			if (places[i].item->state == TGT_HERE)
+				places[n - 1] = places[i];
+		} else {
+			places[n++] = places[i];
+		}
+	}
+	n_places = n;
+}
+
 /* Returns how many objects may be there that are in no place. */
 static unsigned expect(void)
 {
@@ -194,6 +211,7 @@ static unsigned expect(void)
 		};
 	}
 	qsort(places, n_places, sizeof(places[0]), by_address);
+	drop_replaced();
 	return extras;
 }
 
@@ -336,9 +354,9 @@ bool tgt_oracle(void)
 {
 	unsigned before = tgt_n_wrong, extras_max, i;
 
-	if (!tgt_wait_alone())
+	if (!tgt_wait_clients(1))
 		return false;
-	swap_in_hand();
+	tgt_hand_is_cut();
 	root_in_hand();
 	extras_max = expect();
 	walk();

@@ -19,11 +19,14 @@ extern unsigned tgt_n_wrong;
 const Tgd__Reply *tgt_admin(Tgd__Admin__What what, uint64_t value);
 void tgt_admin_close(void);
 
-/* No client but the test program is left, dead or alive.  False: not in time. */
-bool tgt_wait_alone(void);
+/* Only so many clients are left, dead or alive; the test program is one of them.  False: not in time. */
+bool tgt_wait_clients(unsigned n);
 
 /* The test program knows its slots: call it before the first run. */
 void tgt_oracle_start(void);
+
+/* The call that a child has in hand will not go on: what of it is done is entered in the ledger. */
+void tgt_hand_is_cut(void);
 
 /* Compares, then frees all that is there and gives all back: no span, no object, no slot may be left.  True: all is as it
  * should be; else what is wrong was printed. */

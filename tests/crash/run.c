@@ -194,70 +194,78 @@ static void meet(const struct tgt_script *script)
 	syscall(SYS_futex, &tgt_ledger->gone, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-enum outcome { ENDED, KILLED, FAILED };
-
-static enum outcome run(const struct tgt_script *script, bool reclaim, uint64_t k)
+void tgt_run_prepare(const struct tgt_script *script, bool reclaim, uint64_t k, int signal)
 {
-	bool killed;
-	int pid, status;
-
 	tgt_ledger_clear();
 	tgt_control->aim[TGT_CLIENT].fired = 0;
 	tgt_ledger->script = script;
 	tgt_ledger->reclaim = reclaim;
 	tgt_ledger->k = k;
-	tgt_ledger->signal = SIGKILL;
+	tgt_ledger->signal = signal;
 	if (script->observer != NULL)
 		script->observer();
-	pid = tgt_child_start();
-	if (pid < 0) {
-		tgt_wrong("no child: %s", strerror(-pid));
-		return FAILED;
-	}
-	if (script->meeting != NULL)
-		meet(script);
-	status = tgt_child_wait(pid);
-	killed = tgt_fired(TGT_CLIENT) != NULL;
-	tgt_disarm(TGT_CLIENT);
-	if (!tgt_ledger->armed_once || killed == tgt_ledger->finished ||
-	    (!(WIFEXITED(status) && WEXITSTATUS(status) == 0) &&
-	     !(killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))) {
-		tgt_wrong("the child ends with wait status 0x%x (points %s, %s)", status,
-			  tgt_ledger->armed_once ? "counted" : "never counted",
-			  tgt_ledger->finished ? "finished" : "not finished");
-		return FAILED;
-	}
-	tgt_n_kills += killed;
-	if (!tgt_oracle())
-		return FAILED;
-	return killed ? KILLED : ENDED;
 }
 
-static void tell(const struct tgt_script *script, bool reclaim, uint64_t k)
+enum tgt_outcome tgt_run_judge(int status)
+{
+	bool cut = tgt_fired(TGT_CLIENT) != NULL;
+	bool ended = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	bool stopped = WIFSTOPPED(status);
+
+	tgt_disarm(TGT_CLIENT);
+	/* The child of a child that was cut ends by itself. */
+	if (tgt_ledger->armed_once && cut != (tgt_ledger->finished != 0) &&
+	    (ended || (cut && (killed || stopped))))
+		return cut ? TGT_CUT : TGT_ENDED;
+	tgt_wrong("the child ends with wait status 0x%x (points %s, %s)", status,
+		  tgt_ledger->armed_once ? "counted" : "never counted",
+		  tgt_ledger->finished ? "finished" : "not finished");
+	return TGT_FAILED;
+}
+
+void tgt_run_failed(const struct tgt_script *script, const char *how, uint64_t k)
 {
 	const struct tgt_site_info *at = tgt_fired(TGT_CLIENT);
 
-	printf("  in script %s, policy %s, point %llu: %s:%u (%s)\n", script->name,
-	       reclaim ? "reclaim" : "keep", (unsigned long long)k,
-	       at != NULL ? at->file : "not killed", at != NULL ? at->line : 0,
-	       at != NULL ? at->what : "");
+	printf("  in script %s, %s, point %llu: %s:%u (%s)\n", script->name, how,
+	       (unsigned long long)k, at != NULL ? at->file : "not killed",
+	       at != NULL ? at->line : 0, at != NULL ? at->what : "");
+	renew_world();
+}
+
+static enum tgt_outcome run(const struct tgt_script *script, bool reclaim, uint64_t k)
+{
+	enum tgt_outcome outcome;
+	int pid;
+
+	tgt_run_prepare(script, reclaim, k, SIGKILL);
+	pid = tgt_child_start();
+	if (pid < 0) {
+		tgt_wrong("no child: %s", strerror(-pid));
+		return TGT_FAILED;
+	}
+	if (script->meeting != NULL)
+		meet(script);
+	outcome = tgt_run_judge(tgt_child_wait(pid));
+	tgt_n_kills += outcome == TGT_CUT;
+	return outcome != TGT_FAILED && tgt_oracle() ? outcome : TGT_FAILED;
 }
 
 /* All points under one policy: the number of failures. */
 static unsigned run_policy(const struct tgt_script *script, bool reclaim, uint64_t point)
 {
 	uint64_t first = point != 0 ? point : 1, last = point != 0 ? point : POINTS_MAX, k;
-	enum outcome outcome = KILLED;
+	enum tgt_outcome outcome = TGT_CUT;
 	unsigned n = 0;
 
-	for (k = first; k <= last && outcome != ENDED && n < FAILURES_MAX; k++) {
+	for (k = first; k <= last && outcome != TGT_ENDED && n < FAILURES_MAX; k++) {
 		outcome = run(script, reclaim, k);
-		if (outcome == FAILED) {
-			tell(script, reclaim, k);
-			if (tgt_ledger->finished)
-				outcome = ENDED;
-			renew_world();
+		if (outcome == TGT_FAILED) {
+			tgt_run_failed(script, reclaim ? "policy reclaim" : "policy keep", k);
 			n++;
+			if (tgt_ledger->finished)
+				break;
 		}
 	}
 	if (k > POINTS_MAX) {

@@ -48,5 +48,33 @@ bool tgt_world_stop(void);
  * failures. */
 unsigned tgt_run_script(const struct tgt_script *script, uint64_t point);
 
+/* ---- stopped.c ---- */
+
+/* What others do while the child is stopped, before it is killed. */
+enum tgt_meanwhile {
+	TGT_REUSE,     /* the observer harvests, and takes what is free for new objects */
+	TGT_SWING_ON,  /* the link that the child works on is swung again and again */
+	TGT_LINK_ENDS, /* the object that holds the link is freed, and its memory used again */
+	TGT_MEANWHILE_END,
+};
+
+/* As tgt_run_script under one policy, but the child is stopped at each point, and killed when others have gone on. */
+unsigned tgt_run_stopped(const struct tgt_script *script, bool reclaim,
+			 enum tgt_meanwhile meanwhile, uint64_t point);
+
+/* One child is stopped at a point of `first`, a second one killed at a point of `second`, then the first one: all pairs. */
+unsigned tgt_run_pair(const struct tgt_script *first, const struct tgt_script *second);
+
+/* ---- what both files of runs need ---- */
+
+enum tgt_outcome { TGT_ENDED, TGT_CUT, TGT_FAILED };
+
+/* Prepares the ledger for a run, and does the observer's part. */
+void tgt_run_prepare(const struct tgt_script *script, bool reclaim, uint64_t k, int signal);
+/* Was the child that has ended with this wait status cut, did it end by itself, or is something wrong? */
+enum tgt_outcome tgt_run_judge(int status);
+/* Says where the run failed, and begins with another heap. */
+void tgt_run_failed(const struct tgt_script *script, const char *how, uint64_t k);
+
 /* How many kills there were. */
 extern uint64_t tgt_n_kills;

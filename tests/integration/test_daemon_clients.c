@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,8 +23,12 @@
 static struct tgt_daemon d;
 static struct tgt_peer a, b;
 
+static void *heap; /* as a client has it; MAP_FAILED: not mapped */
+static size_t heap_bytes;
+
 static void set_up(void)
 {
+	heap = MAP_FAILED;
 	a.fd = b.fd = -1;
 	CU_ASSERT_EQUAL_FATAL(tgt_daemon_start(&d, NULL), 0);
 }
@@ -32,6 +37,8 @@ static void tear_down(void)
 {
 	tgt_peer_close(&a);
 	tgt_peer_close(&b);
+	if (heap != MAP_FAILED)
+		munmap(heap, heap_bytes);
 	CU_ASSERT_EQUAL(tgt_daemon_stop(&d), 0);
 }
 
@@ -49,6 +56,12 @@ static int attach(struct tgt_peer *peer, uint32_t client_id, uint32_t *ret_id)
 	CU_ASSERT_EQUAL_FATAL(tgt_peer_attach(peer, "test", 0, client_id, &reply), 0);
 	if (reply->error == 0 && ret_id != NULL)
 		*ret_id = reply->attach->client_id;
+	if (reply->error == 0 && heap == MAP_FAILED && peer->n_fds == 2) {
+		heap_bytes = reply->attach->heap_bytes;
+		heap = mmap(NULL, heap_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, peer->fds[1],
+			    0);
+		CU_ASSERT(heap != MAP_FAILED);
+	}
 	return reply->error;
 }
 

@@ -83,7 +83,38 @@ static void test_exec_among_busy_threads(void)
 	tgt_held = left;
 }
 
-/* cat is no client, and never becomes one.  At the latest when it ends, what the client held that it was is settled. */
+/* A child of the program that is executed anew has its connection open all the time. */
+static void execute_with_a_child(void *arg)
+{
+	struct tgt_meeting *meeting = arg;
+
+	tgt_things_make();
+	if (fork() == 0) {
+		(void)tgt_wait_parent_said(meeting);
+		_exit(0);
+	}
+	setenv(STORY, "executed", 1);
+	execl("/proc/self/exe", "test_exec", NULL);
+	_exit(127);
+}
+
+static void test_exec_of_a_process_with_a_child(void)
+{
+	struct tgt_meeting meeting;
+	unsigned i;
+
+	CU_ASSERT_FATAL(tgt_meeting_open(&meeting));
+	for (i = 1; i <= 10; i++) {
+		CU_ASSERT_EQUAL(tgt_in_child(execute_with_a_child, &meeting), 0);
+		CU_ASSERT(tgt_wait_at_least("recovered_clients", i));
+		tgt_tell_child(&meeting);
+		tgt_held += flags & TG_RECLAIM ? 0 : TGT_THINGS;
+		tgt_check(tgt_held);
+	}
+	tgt_meeting_close(&meeting);
+}
+
+/* cat is no client, and never becomes one: what the client held that it was is settled while it runs. */
 static void execute_cat(void *arg)
 {
 	struct tgt_meeting *meeting = arg;
@@ -105,9 +136,9 @@ static void test_exec_of_a_program_that_is_no_client(void)
 	pid = tgt_fork(execute_cat, &meeting);
 	tgt_tell_child(&meeting);
 	CU_ASSERT(tgt_wait_child_said(&meeting));
-	/* It runs. Others do not care. */
-	tgt_things_make();
-	tgt_things_free();
+	CU_ASSERT(tgt_wait_at_least("recovered_clients", 1));
+	CU_ASSERT(tgt_wait_at_most("clients", 1));
+	tgt_check(flags & TG_RECLAIM ? 0 : TGT_THINGS);
 	CU_ASSERT_EQUAL(kill(pid, SIGKILL), 0);
 	CU_ASSERT_EQUAL(tgt_wait(pid), 128 + SIGKILL);
 	CU_ASSERT(tgt_wait_at_least("recovered_clients", 1));
@@ -218,6 +249,7 @@ static void test_processes_of_other_namespaces(void)
 static CU_TestInfo tests[] = {
 	{"exec while other threads allocate: the new program attaches, the old one is settled",
 	 test_exec_among_busy_threads},
+	{"exec of a process whose child has its connection", test_exec_of_a_process_with_a_child},
 	{"exec of a program that is no client", test_exec_of_a_program_that_is_no_client},
 	{"A process that has the number of a dead client is a client of its own",
 	 test_a_number_is_used_again},

@@ -32,7 +32,7 @@
 static const char *const args[] = {"--reserve", "8G", "--limit", "4G", NULL};
 
 static pid_t pids[STORM_CLIENTS];
-static uint64_t random_state;
+static uint64_t seed, random_state;
 static unsigned n_stops;
 
 static uint64_t from_environment(const char *name, uint64_t fallback)
@@ -213,11 +213,10 @@ static void run_storm(bool all_reclaim)
 {
 	/* Of each of two storms. */
 	unsigned n_kills = (unsigned)from_environment("TG_STORM_KILLS", tgt_scaled(200)) / 2;
-	uint64_t seed = from_environment("TG_STORM_SEED", (uint64_t)time(NULL));
 	pid_t killer;
 
-	printf("\n    TG_STORM_SEED=%llu TG_STORM_KILLS=%u\n", (unsigned long long)seed,
-	       2 * n_kills);
+	printf("\n");
+	n_stops = 0;
 	random_state = seed * 2 + 1;
 	CU_ASSERT_FATAL(storm_board_open(seed, all_reclaim));
 	CU_ASSERT_EQUAL_FATAL(tgt_in_child(make_arena, NULL), 0);
@@ -284,5 +283,7 @@ int main(void)
 		CU_SUITE_INFO_NULL,
 	};
 
+	seed = from_environment("TG_STORM_SEED", (uint64_t)time(NULL));
+	printf("TG_STORM_SEED=%llu\n", (unsigned long long)seed);
 	return tgt_run("storm", suites);
 }
