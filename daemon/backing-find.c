@@ -1,9 +1,11 @@
-/* backing-find.c - which memory stands behind two files that another daemon has used, and the rest given back.
+/* backing-find.c - which memory stands behind two files that another daemon has used, and the rest
+ * given back.
  *
- * What belongs to a span has memory: it was backed before the span's entries were written.  That is believed without a
- * system call.  Of the map file, which is small, the kernel tells the blocks that were ever written.  All that is left then
- * is punched, run by run, since nobody can say what has memory of it: idle pages of the daemon before us, their state,
- * what it had backed for a grant that it did not live to make.
+ * What belongs to a span has memory: it was backed before the span's entries were written.  That is
+ * believed without a system call.  Of the map file, which is small, the kernel tells the blocks
+ * that were ever written.  All that is left then is punched, run by run, since nobody can say what
+ * has memory of it: idle pages of the daemon before us, their state, what it had backed for a grant
+ * that it did not live to make.
  */
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,5 +1,5 @@
-/* backing-impl.h - what backing.c and backing-find.c share: arrays of bits, where the state of pages lies, punching;
- * for these two alone. */
+/* backing-impl.h - what backing.c and backing-find.c share: arrays of bits, where the state of
+ * pages lies, punching; for these two alone. */
 #pragma once
 
 #include "daemon/backing.h"

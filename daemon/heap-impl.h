@@ -40,8 +40,8 @@ int tgd_heap_fail(struct tgd_heap *heap, int r, const char *format, ...)
 /* An empty shell around two descriptors (-1: none yet) that are its own now; NULL: no memory. */
 struct tgd_heap *tgd_heap_alloc(int map_fd, int heap_fd);
 
-/* Maps the files and makes all that is private, empty: no span, no client, nothing known to have memory.
- * What is half made tgd_heap_free undoes. */
+/* Maps the files and makes all that is private, empty: no span, no client, nothing known to have
+ * memory. What is half made tgd_heap_free undoes. */
 int tgd_heap_open(struct tgd_heap *heap, char *why, size_t why_size);
 
 /* The index of a live client; -ENOENT, noted. */

@@ -1,4 +1,5 @@
-/* heap-work.c - the limit, and what a heap does by itself: settling the dead, sweeping, giving memory back. */
+/* heap-work.c - the limit, and what a heap does by itself: settling the dead, sweeping, giving
+ * memory back. */
 #include <errno.h>
 #include <stdatomic.h>
 

@@ -28,12 +28,13 @@ struct tgd_heap_options {
 int tgd_heap_new(struct tgd_heap **ret, const struct tgd_heap_options *options, char *why,
 		 size_t why_size);
 
-/* Takes over the files of a heap whose daemon has died, and both descriptors, also on failure.  What
- * that daemon left half done is finished or undone; who holds what, roots and limit are as they were.
- * `name` must be the heap's.  -EPROTO: these are no heap, one of another layout version, or something
- * in them cannot be what a daemon wrote: nothing was changed then.  -ENODATA: the daemon died before
- * the heap was finished; nobody has used it, so make a new one.  -EADDRINUSE: the heap's address range
- * is taken in this process; -ENOMEM; -errno of the system.  On failure `why` says it in a sentence. */
+/* Takes over the files of a heap whose daemon has died, and both descriptors, also on failure.
+ * What that daemon left half done is finished or undone; who holds what, roots and limit are as
+ * they were. `name` must be the heap's.  -EPROTO: these are no heap, one of another layout
+ * version, or something in them cannot be what a daemon wrote: nothing was changed then.
+ * -ENODATA: the daemon died before the heap was finished; nobody has used it, so make a new one.
+ * -EADDRINUSE: the heap's address range is taken in this process; -ENOMEM; -errno of the system.
+ * On failure `why` says it in a sentence. */
 int tgd_heap_adopt(struct tgd_heap **ret, int map_fd, int heap_fd, const char *name, char *why,
 		   size_t why_size);
 
@@ -106,11 +107,12 @@ int tgd_heap_get_large(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 int tgd_heap_resize(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint64_t page,
 		    uint64_t n_pages, struct tgd_grant *ret);
 
-/* What the daemon thinks this slot holds: the first pages of up to `max` spans in `ret_pages`, in the order
- * of its list.  Slot 0: the client's slots themselves, without its closet.  `after`: 0, or *ret_next of the
- * call before; *ret_next is 0 when there is no more.  *ret_total: how many there are in all.  Between the
- * calls only the client itself changes the list, by its requests.  -EINVAL: not a slot of this client, or
- * the list does not have that place any more, or max is 0; -ENOENT. */
+/* What the daemon thinks this slot holds: the first pages of up to `max` spans in `ret_pages`,
+ * in the order of its list.  Slot 0: the client's slots themselves, without its closet.
+ * `after`: 0, or *ret_next of the call before; *ret_next is 0 when there is no more.
+ * *ret_total: how many there are in all.  Between the calls only the client itself changes the
+ * list, by its requests.  -EINVAL: not a slot of this client, or the list does not have that
+ * place any more, or max is 0; -ENOENT. */
 int tgd_heap_holdings(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint64_t after,
 		      uint64_t *ret_pages, unsigned max, unsigned *ret_n, uint64_t *ret_total,
 		      uint64_t *ret_next);
@@ -124,8 +126,9 @@ int tgd_heap_holdings(struct tgd_heap *heap, uint32_t client_id, unsigned slot, 
 int tgd_heap_root_set(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,
 		      uint64_t expected);
 
-/* The same for one who does not know whether his request was served before: if the name leads to `ref`
- * already (0: if there is no such root), that is success, whatever `compare` and `expected` say. */
+/* The same for one who does not know whether his request was served before: if the name leads to
+ * `ref` already (0: if there is no such root), that is success, whatever `compare` and
+ * `expected` say. */
 int tgd_heap_root_set_again(struct tgd_heap *heap, const char *name, uint64_t ref, bool compare,
 			    uint64_t expected);
 

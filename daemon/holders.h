@@ -53,8 +53,8 @@ struct tgd_holders {
 int tgd_holders_init(struct tgd_holders *holders, const struct tgs_heap *view,
 		     struct tgd_backing *backing);
 
-/* Instead of init, for a daemon that takes the files over: clients and slots as the map has them,
- * which was found sound (takeover.h).  What was half done is finished or undone:
+/* Instead of init, for a daemon that takes the files over: clients and slots as the map has
+ * them, which was found sound (takeover.h).  What was half done is finished or undone:
  *
  *   a slot that is owned, not yet or no longer in_use    in use again; its client closes it, or its end does
  *   a slot of a client that is FREE: a closet, opened before its client was entered       free

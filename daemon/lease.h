@@ -10,8 +10,8 @@
  *   destroy   an empty span -> state cleared, entries cleared, pages free: in this order, so that
  *             whoever comes after a crash never finds a free page with state
  *
- * Entries are written from the first page up, and cleared from the last page down.  So a daemon that
- * is killed leaves nothing that the next one would have to guess at (takeover.h):
+ * Entries are written from the first page up, and cleared from the last page down.  So a daemon
+ * that is killed leaves nothing that the next one would have to guess at (takeover.h):
  *
  *   entries of the last pages missing    half made, or half ended: it ends; it was empty either way
  *   owners that differ                   half moved: the first page's is right
@@ -89,7 +89,8 @@ void tgd_lease_destroy(struct tgd_lease *lease, const struct tgs_span *span);
 
 /* ---- for a daemon that takes the files over ---- */
 
-/* A span that stands in the page map, whole.  The pages are in use in the page heap by now, or soon. */
+/* A span that stands in the page map, whole.  The pages are in use in the page heap by now, or
+ * soon. */
 void tgd_lease_found(struct tgd_lease *lease, const struct tgs_span *span);
 
 /* Not listed yet: all entries name the span's owner. */

@@ -28,9 +28,9 @@ void tgd_roots_init(struct tgd_roots *roots, const struct tgs_heap *view,
 int tgd_roots_set(struct tgd_roots *roots, const char *name, uint64_t ref, bool compare,
 		  uint64_t expected);
 
-/* Instead of init, for a daemon that takes the files over: the roots as the map has them, which were
- * found sound (takeover.h).  An entry that was being written is nobody's; one that was not counted yet
- * leads nowhere: whoever asked for it had no answer. */
+/* Instead of init, for a daemon that takes the files over: the roots as the map has them, which
+ * were found sound (takeover.h).  An entry that was being written is nobody's; one that was not
+ * counted yet leads nowhere: whoever asked for it had no answer. */
 void tgd_roots_adopt(struct tgd_roots *roots, const struct tgs_heap *view,
 		     struct tgd_backing *backing);
 

@@ -1,8 +1,9 @@
-/* takeover-map.c - reads the page map that another daemon wrote: spans, whole, half made, half moved, half ended.
+/* takeover-map.c - reads the page map that another daemon wrote: spans, whole, half made, half
+ * moved, half ended.
  *
- * Entries are written from a span's first page up and cleared from its last page down (lease.h), so of a small span the
- * entries that are missing are the last ones, and owners change once at most on the way up.  A large span's inner pages
- * have no entry.  Anything else is damage.
+ * Entries are written from a span's first page up and cleared from its last page down (lease.h), so
+ * of a small span the entries that are missing are the last ones, and owners change once at most on
+ * the way up.  A large span's inner pages have no entry.  Anything else is damage.
  */
 #include "daemon/takeover.h"
 
@@ -27,7 +28,8 @@ int tgd_takeover_refuse(struct tgd_takeover *takeover, const char *format, ...)
 	return -EPROTO;
 }
 
-/* The first page at `page` or above, before `end`, whose entry is in memory and not 0; `end`: there is none. */
+/* The first page at `page` or above, before `end`, whose entry is in memory and not 0; `end`:
+ * there is none. */
 static uint64_t next_entry(const struct tgd_takeover *takeover, uint64_t page, uint64_t end)
 {
 	const struct tgd_heap *heap = takeover->heap;

@@ -1,7 +1,8 @@
-/* takeover-tables.c - looks at the header, the client table, the slot table and the roots that another daemon wrote.
+/* takeover-tables.c - looks at the header, the client table, the slot table and the roots that
+ * another daemon wrote.
  *
- * Only looks: tgd_holders_adopt and tgd_roots_adopt take them in, and finish what is half done.  Entries of which a part
- * was never written belong to nobody yet, and are not read.
+ * Only looks: tgd_holders_adopt and tgd_roots_adopt take them in, and finish what is half done.
+ * Entries of which a part was never written belong to nobody yet, and are not read.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* takeover.c - a heap made again from the two files of a daemon that has died.
  *
- * The page map, the client table, the slot table, the roots and the header are all there is to know; each change of them
- * was made in an order that says how far it got.  So nothing was written down for this day, and nothing is guessed at:
+ * The page map, the client table, the slot table, the roots and the header are all there is to
+ * know; each change of them was made in an order that says how far it got.  So nothing was written
+ * down for this day, and nothing is guessed at:
  *
  *   1. all is looked at; what cannot be is refused, and nothing changed (takeover-map.c, takeover-tables.c)
  *   2. clients, slots and roots are taken in (holders.c, roots.c)
@@ -10,8 +11,8 @@
  *   5. what no thread owns is harvested: a free whose hint the dead daemon had taken is not overlooked
  *   6. the dead clients queue up again
  *
- * Clients go on working on what they hold meanwhile.  The time is linear in spans, clients and free runs; it does not grow
- * with the reservation, nor with the objects in the spans of clients.
+ * Clients go on working on what they hold meanwhile.  The time is linear in spans, clients and free
+ * runs; it does not grow with the reservation, nor with the objects in the spans of clients.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -41,7 +42,8 @@ static void take_span(struct tgd_heap *heap, struct tgd_takeover_span *found)
 {
 	struct tgs_span *span = &found->span;
 
-	/* Closed slots hold nothing, so a span of one would be no client's and, unharvested, for ever. */
+	/* Closed slots hold nothing, so a span of one would be no client's and, unharvested, for
+	 * ever. */
 	if (span->owner != TGS_SLOT_CENTRAL &&
 	    heap->holders.slot[span->owner].client == TGD_HOLDER_NONE) {
 		span->owner = TGS_SLOT_CENTRAL;
@@ -66,7 +68,8 @@ static int take_spans(struct tgd_takeover *takeover)
 
 		page = span->page + span->n_pages;
 		if (span->class != 0 && found.n_entries < span->n_pages) {
-			/* Its pages are free, and their state is cleared with that of all that are. */
+			/* Its pages are free, and their state is cleared with that of all that
+			 * are. */
 			tgd_lease_finish_end(&heap->lease, span, found.n_entries);
 			continue;
 		}

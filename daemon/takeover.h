@@ -1,8 +1,9 @@
 /* takeover.h - the parts of tgd_heap_adopt, for takeover*.c alone.
  *
- * First everything is looked at (tgd_takeover_check) and nothing changed: what no killed daemon can have left is refused
- * with a sentence that says where it is and what is wrong.  Then everything is rebuilt.  A daemon killed while rebuilding
- * leaves what the next one can take over in the same way.
+ * First everything is looked at (tgd_takeover_check) and nothing changed: what no killed daemon can
+ * have left is refused with a sentence that says where it is and what is wrong.  Then everything is
+ * rebuilt.  A daemon killed while rebuilding leaves what the next one can take over in the same
+ * way.
  *
  * Of the map only what was ever written is read: reading a hole would make the kernel fill it.
  */
@@ -33,8 +34,8 @@ struct tgd_takeover_span {
 int tgd_takeover_refuse(struct tgd_takeover *takeover, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* The first span at this page or above: 1; there is none: 0; what is there is no span: -EPROTO.  The next one lies at
- * span.page + span.n_pages or above, also if entries are missing. */
+/* The first span at this page or above: 1; there is none: 0; what is there is no span: -EPROTO.
+ * The next one lies at span.page + span.n_pages or above, also if entries are missing. */
 int tgd_takeover_next(struct tgd_takeover *takeover, uint64_t page, struct tgd_takeover_span *ret);
 
 /* The whole page map; the tables and the header. */

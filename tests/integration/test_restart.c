@@ -197,6 +197,26 @@ static void workers_that_die_at_once_are_followed_by_others(void)
 
 /* ---- ends ---- */
 
+/* After the death of the keeper that was started, nobody can be waited for. */
+static void tear_down_orphans(void)
+{
+	pid_t keeper, worker = tgt_daemon_worker(&tgt_d, &keeper);
+
+	tgt_check(tgt_held);
+	CU_ASSERT_EQUAL(tg_detach(), 0);
+	if (keeper == tgt_d.pid) {
+		CU_ASSERT_EQUAL(tgt_daemon_stop(&tgt_d), 0);
+		return;
+	}
+	kill(keeper, SIGTERM);
+	CU_ASSERT(tgt_has_ended(keeper));
+	CU_ASSERT(tgt_has_ended(worker));
+	CU_ASSERT_EQUAL(waitpid(tgt_d.pid, NULL, 0), tgt_d.pid);
+	tgt_d.pid = 0;
+	CU_ASSERT_EQUAL(tgt_daemon_stop(&tgt_d), 0);
+	unsetenv("TG_SOCKET");
+}
+
 static void nothing_is_left(void)
 {
 	char lock[96];
@@ -331,7 +351,7 @@ static void a_config_file_that_was_broken_meanwhile_does_no_harm(void)
 	CU_ASSERT_EQUAL(tgt_status("limit_bytes"), 256LL << 20);
 	CU_ASSERT_PTR_NOT_NULL(strstr(tgt_daemon_log(&tgt_d), "goes on without the config file"));
 	unlink(path);
-	tgt_tear_down();
+	tear_down_orphans();
 }
 
 /* ---- suites ---- */
@@ -343,26 +363,6 @@ static void set_up_daemon(void)
 
 static void tear_down_daemon(void)
 {
-	CU_ASSERT_EQUAL(tgt_daemon_stop(&tgt_d), 0);
-	unsetenv("TG_SOCKET");
-}
-
-/* After the death of the keeper that was started, nobody can be waited for. */
-static void tear_down_orphans(void)
-{
-	pid_t keeper, worker = tgt_daemon_worker(&tgt_d, &keeper);
-
-	tgt_check(tgt_held);
-	CU_ASSERT_EQUAL(tg_detach(), 0);
-	if (keeper == tgt_d.pid) {
-		CU_ASSERT_EQUAL(tgt_daemon_stop(&tgt_d), 0);
-		return;
-	}
-	kill(keeper, SIGTERM);
-	CU_ASSERT(tgt_has_ended(keeper));
-	CU_ASSERT(tgt_has_ended(worker));
-	CU_ASSERT_EQUAL(waitpid(tgt_d.pid, NULL, 0), tgt_d.pid);
-	tgt_d.pid = 0;
 	CU_ASSERT_EQUAL(tgt_daemon_stop(&tgt_d), 0);
 	unsetenv("TG_SOCKET");
 }

@@ -110,14 +110,33 @@ static void start_client(unsigned client)
 	CU_ASSERT_FATAL(pids[client] > 0);
 }
 
+/* What its threads were about to do. */
+static void say_doubts(unsigned client)
+{
+	unsigned i;
+
+	for (i = 0; i < STORM_THREADS; i++) {
+		const struct storm_book *book = &storm_board->books[client * STORM_THREADS + i];
+		const struct storm_doubt *doubt = &book->doubt;
+		const struct storm_entry *entry = &book->table[doubt->index % STORM_TABLE];
+
+		storm_fail("  its thread %u: operation %u, entry %u: %llx, %u bytes, kind %u, made "
+			   "by seat %u, %s",
+			   i, doubt->op, doubt->index, (unsigned long long)entry->ref, entry->size,
+			   entry->kind, entry->maker, entry->published ? "published" : "private");
+	}
+}
+
 /* Waits for its end, and puts its books in order. */
 static void bury(unsigned client, bool killed)
 {
 	int status = tgt_wait(pids[client]);
 
-	if (status != (killed ? 128 + SIGKILL : 0) && !(killed && status == 0))
+	if (status != (killed ? 128 + SIGKILL : 0) && !(killed && status == 0)) {
 		storm_fail("client %u, pid %d: ended with status %d", client, (int)pids[client],
 			   status);
+		say_doubts(client);
+	}
 	storm_settle(client, killed);
 }
 

@@ -1,6 +1,8 @@
-/* takeover.h - a daemon dies and the next one takes its heap over, for tests that drive daemon/heap.h directly.
+/* takeover.h - a daemon dies and the next one takes its heap over, for tests that drive
+ * daemon/heap.h directly.
  *
- * Death is that nobody cleans up: the files are kept, and all private memory of the daemon goes.  On top of heap.h.
+ * Death is that nobody cleans up: the files are kept, and all private memory of the daemon goes.
+ * On top of heap.h.
  */
 #pragma once
 

@@ -1,4 +1,5 @@
-/* test_takeover_half: what a daemon leaves that was killed in the middle of a change, made by hand, is finished or undone. */
+/* test_takeover_half: what a daemon leaves that was killed in the middle of a change, made by
+ * hand, is finished or undone. */
 #include "tests/support/runner.h"
 #include "tests/support/takeover.h"
 

@@ -1,8 +1,10 @@
-/* test_takeover_random: whatever clients did, a daemon may die after any of it, and the next one has it all.
+/* test_takeover_random: whatever clients did, a daemon may die after any of it, and the next one
+ * has it all.
  *
- * Clients come, take, free, publish, give back and go at random; again and again the daemon dies, also with dead clients
- * half settled.  Each time what is counted before and after is the same, and memory is that of the spans and no more.  At
- * the end everything is freed, and then nothing is left.  $TGT_SEED sets the seed, which is printed.
+ * Clients come, take, free, publish, give back and go at random; again and again the daemon dies,
+ * also with dead clients half settled.  Each time what is counted before and after is the same, and
+ * memory is that of the spans and no more.  At the end everything is freed, and then nothing is
+ * left.  $TGT_SEED sets the seed, which is printed.
  */
 #include <stdlib.h>
 
@@ -48,7 +50,8 @@ static bool has_room(uint64_t page, unsigned index)
 	return !(*tgs_taken_word(view, kind, page, index / 64) & bit);
 }
 
-/* The last object of such a span is only ever freed by way of a buffer, so that nobody else frees it meanwhile. */
+/* The last object of such a span is only ever freed by way of a buffer, so that nobody else
+ * frees it meanwhile. */
 static bool is_for_buffers(const struct tgs_span *span, unsigned index)
 {
 	return span->class == SPARSE && index == span->n_slots - 1;
@@ -265,7 +268,8 @@ static void next_daemon(void)
 	struct tgd_heap_status before, after;
 	unsigned i;
 
-	/* Central's spans are harvested at a takeover; done before, too, what is counted is the same. */
+	/* Central's spans are harvested at a takeover; done before, too, what is counted is the
+	 * same. */
 	tgd_central_sweep_all(&heap->central);
 	checked_before = checked();
 	before = status();

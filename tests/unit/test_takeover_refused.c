@@ -1,4 +1,5 @@
-/* test_takeover_refused: files in which something cannot be what a daemon wrote are refused, with a sentence, untouched. */
+/* test_takeover_refused: files in which something cannot be what a daemon wrote are refused,
+ * with a sentence, untouched. */
 #include <sys/mman.h>
 
 #include "tests/support/runner.h"
@@ -51,7 +52,8 @@ static uint64_t sum_of(int fd, uint64_t bytes)
 	return sum;
 }
 
-/* Takes over what is damaged by now, and expects to be refused; then the daemon that was, lives on. */
+/* Takes over what is damaged by now, and expects to be refused; then the daemon that was, lives
+ * on. */
 static void expect_refusal(const char *name, int error, const char *sentence)
 {
 	uint64_t map_bytes = view->geometry.map_bytes, state_bytes = view->geometry.data_at;
