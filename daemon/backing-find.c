@@ -7,12 +7,13 @@
  * has memory of it: idle pages of the daemon before us, their state, what it had backed for a grant
  * that it did not live to make.
  */
+#include "daemon/backing-impl.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/backing-impl.h"
 #include "shm/sizeclass.h"
 
 static int find_data(int fd, uint64_t *bits, uint64_t at, uint64_t end)

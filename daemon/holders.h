@@ -56,10 +56,10 @@ int tgd_holders_init(struct tgd_holders *holders, const struct tgs_heap *view,
 /* Instead of init, for a daemon that takes the files over: clients and slots as the map has
  * them, which was found sound (takeover.h).  What was half done is finished or undone:
  *
- *   a slot that is owned, not yet or no longer in_use    in use again; its client closes it, or its end does
- *   a slot of a client that is FREE: a closet, opened before its client was entered       free
- *   LIVE, but flagged as detached: its end was not yet entered                          not detached
- *   DEAD, and counted as recovered                                                              FREE */
+ *   a slot owned, but not in_use     in use again; its client closes it, or its end does
+ *   a slot of a client that is FREE  a closet whose client was never entered: free
+ *   LIVE, flagged as detached        its end was not entered: it lives, and is not detached
+ *   DEAD, counted as recovered       FREE */
 void tgd_holders_adopt(struct tgd_holders *holders, const struct tgs_heap *view,
 		       struct tgd_backing *backing);
 

@@ -4,11 +4,12 @@
  * Only looks: tgd_holders_adopt and tgd_roots_adopt take them in, and finish what is half done.
  * Entries of which a part was never written belong to nobody yet, and are not read.
  */
+#include "daemon/takeover.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/takeover.h"
 #include "shm/base.h"
 
 static int check_header(struct tgd_takeover *takeover, const char *name)

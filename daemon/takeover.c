@@ -1,25 +1,28 @@
 /* takeover.c - a heap made again from the two files of a daemon that has died.
  *
  * The page map, the client table, the slot table, the roots and the header are all there is to
- * know; each change of them was made in an order that says how far it got.  So nothing was written
- * down for this day, and nothing is guessed at:
+ * know; each change of them was made in an order that says how far it got.  Nothing is guessed at:
  *
- *   1. all is looked at; what cannot be is refused, and nothing changed (takeover-map.c, takeover-tables.c)
+ *   1. all is looked at; what cannot be is refused, and nothing changed (takeover-map.c,
+ *      takeover-tables.c)
  *   2. clients, slots and roots are taken in (holders.c, roots.c)
- *   3. spans: half made and half ended ones end, half moved ones arrive, the others get into their holder's list
+ *   3. spans: half made and half ended ones end, half moved ones arrive, the others get into their
+ *      holder's list
  *   4. memory that belongs to nothing goes back to the kernel (backing-find.c)
- *   5. what no thread owns is harvested: a free whose hint the dead daemon had taken is not overlooked
- *   6. the dead clients queue up again
+ *   5. a root that was being set: its object is published
+ *   6. what no thread owns is harvested: a free whose hint the dead daemon had taken is not lost
+ *   7. the dead clients queue up again
  *
  * Clients go on working on what they hold meanwhile.  The time is linear in spans, clients and free
  * runs; it does not grow with the reservation, nor with the objects in the spans of clients.
  */
+#include "daemon/takeover.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "daemon/takeover.h"
 #include "shm/base.h"
 
 /* Spans side by side go to the page heap as one. */

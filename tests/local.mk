@@ -116,6 +116,7 @@ tg_integration_tests = \
 	%D%/integration/test_realloc \
 	%D%/integration/test_restart \
 	%D%/integration/test_roots \
+	%D%/integration/test_service \
 	%D%/integration/test_stopped \
 	%D%/integration/test_stress \
 	%D%/integration/test_tgcached \
@@ -125,7 +126,8 @@ tg_integration_tests = \
 	%D%/integration/test_tgctl \
 	%D%/integration/test_tgctl_run \
 	%D%/integration/test_threads \
-	%D%/integration/test_tiny
+	%D%/integration/test_tiny \
+	%D%/integration/test_upgrade
 
 # It uses the table of the server by itself.
 %C%_integration_test_tgcached_table_SOURCES = \

@@ -60,10 +60,10 @@ bool dirty[4];     /* hint of each holder */
 byte remote;       /* bits not yet harvested */
 byte taken = 3;
 
-byte step, pending; /* F's slot: bit whose free is noted; bits in the buffer */
-byte granted;       /* the message to B */
-byte harvester;     /* not in the program: who is in a harvest */
-bool dead_A, dead_F, settled_F, b_came;
+byte step;      /* F's slot: the bit whose free is noted */
+byte granted;   /* the message to B */
+byte harvester; /* not in the program: who is in a harvest */
+bool dead_A, dead_F, settled_F;
 
 inline tgs_remote_notify()
 {
@@ -150,7 +150,6 @@ inline free_one(which)
 	:: HINT_LAST && READ_OWNER -> tgs_remote_notify()
 	:: else -> dirty[owner] = true; owner = NONE
 	fi;
-	pending = pending & ~which;
 	step = 0
 }
 
@@ -159,9 +158,7 @@ active proctype thread_F()
 	byte owner, seen;
 
 	{
-		pending = 1;
 		free_one(1);
-		pending = 2;
 		free_one(2)
 	} unless { dead_F }
 }
@@ -173,19 +170,15 @@ active proctype recoverer_of_F()
 
 	dead_F = true;
 	if
+	:: step == 0 -> skip
 	:: step != 0 && ((remote & step) || !(taken & step)) ->
 		if
 		:: SETTLE_NOTIFY -> tgs_remote_notify()
 		:: else
-		fi;
-		pending = 0
-	:: else
+		fi
+	:: else -> free_one(step)
 	fi;
 	step = 0;
-	if
-	:: pending != 0 -> free_one(pending)
-	:: else
-	fi;
 	settled_F = true
 }
 
@@ -249,7 +242,6 @@ end:	granted == B;
 	:: GRANT_HARVEST -> harvest(B)
 	:: else
 	fi;
-	b_came = true;
 end2:	do
 	:: dirty[B] -> drain(B)
 	od
@@ -257,6 +249,6 @@ end2:	do
 
 init {
 	timeout;
-	assert(settled_F && step == 0 && pending == 0);
+	assert(settled_F && step == 0);
 	assert(remote == 0) /* NOTHING_LOST: all who have a hint have harvested */
 }

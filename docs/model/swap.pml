@@ -14,7 +14,8 @@
  * Properties: an object is freed once, never while a link leads to it, and never when it has been given to W (FREED_ONCE); at the
  * end an object is reachable, or free, or W's: just one of these, and published exactly when reachable (ONE_PLACE).
  *
- * Variants: -DKEEP=1: without reclaim, what T or U had and never gave stays theirs; -DU_DIES=0: only T is killed.
+ * Variants: -DKEEP=1: without reclaim, what T or U had and never gave stays theirs; -DU_DIES=0: only T is killed;
+ * -DBUFFERED=0: without Z.
  *
  * Bounds: one swap by T, two by U, five objects of which each is reused once.  A free of a noted place is atomic here with the knowledge that
  * it took place, as is help: free.pml looks into those.  Assumed of the program, as of any memory: X is not freed while
@@ -62,6 +63,9 @@
 #endif
 #ifndef U_DIES
 #define U_DIES 1
+#endif
+#ifndef BUFFERED
+#define BUFFERED 1
 #endif
 #ifndef KEEP
 #define KEEP 0
@@ -452,7 +456,9 @@ init {
 			:: else -> break
 			od;
 			home[C] = T;
-			pending[T] = Z;
+			pending[T] = (BUFFERED -> Z : NONE);
+			taken[Z] = BUFFERED;
+			published[Z] = BUFFERED;
 			home[X] = NOBODY;
 			o = 0
 		};

@@ -52,9 +52,10 @@ unsigned tgt_run_script(const struct tgt_script *script, uint64_t point);
 
 /* What others do while the child is stopped, before it is killed. */
 enum tgt_meanwhile {
-	TGT_REUSE,     /* the observer harvests, and takes what is free for new objects */
-	TGT_SWING_ON,  /* the link that the child works on is swung again and again */
-	TGT_LINK_ENDS, /* the object that holds the link is freed, and its memory used again */
+	TGT_REUSE,    /* the observer harvests, and takes what is free for new objects */
+	TGT_SWING_ON, /* the link that the child works on is swung again and again */
+	TGT_LINK_ENDS, /* the link is emptied, the object that holds it is freed, and its memory used again */
+	TGT_LINK_LOST, /* the same, but the link is not emptied: it goes with what it leads to */
 	TGT_MEANWHILE_END,
 };
 

@@ -65,13 +65,14 @@ static void swing_on(struct tgt_item *link)
 }
 
 /* What comes to lie there has the link's last word in the same place, and then something else. */
-static void end_link(struct tgt_item *link)
+static void end_link(struct tgt_item *link, bool emptied)
 {
 	uint64_t word = atomic_load((_Atomic uint64_t *)link->p);
 	struct tgt_item *target = item_at(tg_link_get(link->p)), *other;
 	unsigned i;
 
-	TGT_EXPECT(tgt_do_others_swap(link, target, NULL, TG_RETIRE));
+	if (emptied)
+		TGT_EXPECT(tgt_do_others_swap(link, target, NULL, TG_RETIRE));
 	tgt_do_free(link);
 	tgt_do_trim();
 	for (i = 0; i < 4; i++) {
@@ -91,7 +92,7 @@ static void go_on(enum tgt_meanwhile meanwhile)
 	else if (link != NULL && link->state == TGT_HERE && meanwhile == TGT_SWING_ON)
 		swing_on(link);
 	else if (link != NULL && link->state == TGT_HERE)
-		end_link(link);
+		end_link(link, meanwhile == TGT_LINK_ENDS);
 }
 
 static enum tgt_outcome run(const struct tgt_script *script, bool reclaim,
@@ -115,7 +116,8 @@ static enum tgt_outcome run(const struct tgt_script *script, bool reclaim,
 unsigned tgt_run_stopped(const struct tgt_script *script, bool reclaim,
 			 enum tgt_meanwhile meanwhile, uint64_t point)
 {
-	static const char *const names[] = {"memory reused", "link swung on", "link ended"};
+	static const char *const names[] = {"memory reused", "link swung on", "link ended",
+					    "link lost"};
 	uint64_t first = point != 0 ? point : 1, last = point != 0 ? point : POINTS_MAX, k;
 	enum tgt_outcome outcome = TGT_CUT;
 	char how[64];

@@ -118,6 +118,8 @@ static void be_victim(void *arg)
 	struct victim *victim = arg;
 	unsigned i;
 
+	/* What a fork inherits is the parent's way of attaching. */
+	TGT_REQUIRE(tg_detach() == 0);
 	TGT_REQUIRE(tg_attach(&options) == 0);
 	for (i = 0; i < 1000; i++)
 		TGT_REQUIRE(tg_malloc(size_of(i)) != NULL);

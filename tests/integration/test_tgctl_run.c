@@ -127,10 +127,10 @@ static void preload_is_for_the_command_alone_and_comes_first(void)
 
 static void a_daemon_that_died_is_told_of(void)
 {
-	/* The stopped worker does not see that its keeper dies. */
+	/* Both, and in one call: else the one would replace the other. */
 	CU_ASSERT_EQUAL(run_script(NULL, NULL,
 				   GET_PIDS
-				   "kill -STOP $w; kill -KILL $k; kill -KILL $w; "
+				   "kill -KILL -- -$k; "
 				   "while $TGCTL ping >/dev/null 2>&1; do :; done; exit 5"),
 			5);
 	CU_ASSERT_PTR_NOT_NULL(

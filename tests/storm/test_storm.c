@@ -250,6 +250,8 @@ static void run_storm(bool all_reclaim)
 	       (unsigned long long)turns());
 	storm_print_times();
 	CU_ASSERT_EQUAL(storm_board->failures, 0);
+	if (storm_board->failures > 0)
+		fprintf(stderr, "---- log of tgd:\n%s----\n", tgt_daemon_log(&tgt_d));
 	storm_board_close();
 }
 

@@ -111,10 +111,9 @@ static int kill_child(pid_t pid)
 	return -ETIMEDOUT;
 }
 
-/* Stopped first, none of them can act on the death of another. */
+/* In one call: none of them gets to act on the death of another. */
 static void kill_group(pid_t group)
 {
-	kill(-group, SIGSTOP);
 	kill(-group, SIGKILL);
 }
 

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -48,16 +49,18 @@ static void round_of_work(unsigned long round)
 static void work(void *arg)
 {
 	struct tgt_load_board *board = arg;
+	char load_name[32];
 	void *root;
 
+	snprintf(load_name, sizeof(load_name), "load %d", (int)getpid());
 	TGT_REQUIRE(tg_attach(NULL) == 0);
 	while (!atomic_load(&board->stop)) {
 		round_of_work(atomic_load(&board->rounds));
 		/* A root is the daemon's business each time. */
 		root = tg_malloc(64);
-		TGT_REQUIRE(root != NULL && tg_root_set("load", root) == 0);
-		TGT_EXPECT(tg_root_get("load") == root);
-		TGT_REQUIRE(tg_root_set("load", NULL) == 0);
+		TGT_REQUIRE(root != NULL && tg_root_set(load_name, root) == 0);
+		TGT_EXPECT(tg_root_get(load_name) == root);
+		TGT_REQUIRE(tg_root_set(load_name, NULL) == 0);
 		tg_free(root);
 		atomic_fetch_add(&board->rounds, 1);
 	}

@@ -349,6 +349,24 @@ static void a_root_that_was_not_counted_is_none(void)
 	CU_ASSERT_EQUAL(header()->n_roots, 2);
 }
 
+static void a_root_that_was_being_set_leads_to_a_published_object(void)
+{
+	uint64_t ref = one_object(), page = (ref - view->geometry.data_at) / PAGE;
+	uint64_t other = one_object();
+
+	CU_ASSERT_EQUAL(tgd_heap_root_set(heap, "root", ref, false, 0), 0);
+	/* Killed when the root was there and its object not published yet; and before the root. */
+	*tgs_published_word(view, TGS_SPARSE, page, 0) = 0;
+	header()->rooting = ref;
+	take_over();
+	CU_ASSERT_EQUAL(*tgs_published_word(view, TGS_SPARSE, page, 0), 1);
+	CU_ASSERT_EQUAL(header()->rooting, 0);
+	header()->rooting = other;
+	take_over();
+	CU_ASSERT_EQUAL(checked().published, 1);
+	CU_ASSERT_EQUAL(header()->rooting, 0);
+}
+
 static void an_entry_of_which_half_was_never_written_is_written_whole(void)
 {
 	uint64_t ref = one_object(), i = 0;
@@ -405,6 +423,8 @@ static CU_TestInfo roots[] = {
 	{"a root whose name was being written is nobody's",
 	 a_root_whose_name_was_being_written_is_nobodys},
 	{"a root that was not counted is none", a_root_that_was_not_counted_is_none},
+	{"a root that was being set leads to a published object",
+	 a_root_that_was_being_set_leads_to_a_published_object},
 	{"an entry of which half was never written is written whole",
 	 an_entry_of_which_half_was_never_written_is_written_whole},
 	CU_TEST_INFO_NULL,
