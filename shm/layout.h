@@ -130,7 +130,7 @@ struct tgs_map_header {
 	_Atomic uint64_t
 		rooting; /* W: daemon   R: daemon   relaxed; ref that a root is being made to lead to; 0: none */
 	_Atomic uint64_t
-		recovered; /* W: daemon   R: daemon   relaxed; dead clients settled since the files were made */
+		recovered; /* W: daemon   R: daemon   relaxed; low half: dead clients settled since the files were made; high half: the id of the last one */
 	_Atomic uint64_t
 		scavenged_bytes; /* W: daemon   R: daemon   relaxed; given back to the kernel, likewise */
 };
@@ -197,9 +197,11 @@ enum tgs_step_kind {
 #define TGS_STEP_KIND_MASK UINT64_C(7)
 
 /* What a swap does beside swinging the link: TG_GIVE and TG_RETIRE of tg.h, and what follows from them. */
-#define TGS_SWAP_GIVE    UINT64_C(1)
-#define TGS_SWAP_RETIRE  UINT64_C(2)
-#define TGS_SWAP_PRIVATE UINT64_C(4) /* the object given was not published before: if it does not get in, it is not */
+#define TGS_SWAP_GIVE   UINT64_C(1)
+#define TGS_SWAP_RETIRE UINT64_C(2)
+#define TGS_SWAP_PRIVATE \
+	UINT64_C(        \
+		4) /* the object given was not published before: if it does not get in, it is not */
 
 /* The step that a thread has in flight (docs/design.md, "Detectable steps").  The owner writes the rest, then `word`
  * with release; the step takes place; then `word` becomes 0.  So whoever sees a step's tag in a shared word also sees
@@ -264,7 +266,8 @@ struct tgs_unit {
 
 /* A span's record, at its first page: one cache line.  All zero while the page belongs to no span. */
 struct tgs_record {
-	_Atomic uint64_t flags; /* W: any (or)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it */
+	_Atomic uint64_t
+		flags; /* W: any (or)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it */
 	uint64_t reserved[3];
 	struct tgs_unit unit; /* of spans with at most 64 objects, large ones too */
 };

@@ -12,16 +12,19 @@
 
 #define TGT_CONTROL_VARIABLE "TG_CRASH_CONTROL"
 #define TGT_SITES_MAX        1024u
+#define TGT_TRACE_MAX        32768u
 
-/* The daemon's program is told from others by its name. */
-enum tgt_role { TGT_CLIENT, TGT_DAEMON, TGT_ROLES };
+/* The daemon's program is told from others by its name; TGT_DAEMON is the worker. */
+enum tgt_role { TGT_CLIENT, TGT_DAEMON, TGT_KEEPER, TGT_ROLES };
 
 struct tgt_aim {
 	_Atomic uint32_t armed; /* points count; set last */
 	uint32_t pid;           /* of this process alone; 0: of any that has the role */
 	uint32_t signal;        /* SIGKILL, or SIGSTOP */
 	_Atomic int64_t left;   /* the signal comes at the point at which this becomes 0 */
+	_Atomic int64_t next; /* 0: nothing more; else the signal comes again after so many more */
 	_Atomic uint64_t n_passed;
+	_Atomic uint32_t n_fired;
 	_Atomic uint32_t fired; /* at this site, index + 1; 0: not yet */
 	_Atomic uint32_t fired_pid;
 	char pause_file[44],
@@ -43,7 +46,10 @@ struct tgt_control {
 	struct tgt_aim aim[TGT_ROLES];
 	_Atomic uint32_t n_sites[TGT_ROLES];
 	struct tgt_site_info site[TGT_ROLES][TGT_SITES_MAX];
+	uint16_t trace[TGT_ROLES][TGT_TRACE_MAX]; /* sites of the points passed since tgt_arm */
 };
+
+enum tgt_role tgt_my_role(void);
 
 /* NULL: this process has none. */
 extern struct tgt_control *tgt_control;
@@ -54,6 +60,10 @@ bool tgt_control_make(void);
 /* From now on the `k`th point of that role (0: none; points are counted only) raises the signal. */
 void tgt_arm(enum tgt_role role, uint32_t pid, uint64_t k, int signal);
 void tgt_disarm(enum tgt_role role);
+
+/* After tgt_arm: not the last one: the `k`th point after that one, of whichever process has the role by then, does it
+ * again.  0: none, but they are counted. */
+void tgt_arm_next(enum tgt_role role, uint64_t k);
 
 /* After tgt_arm: at the first point of this file and kind `then` is called, in the process that is there. */
 void tgt_pause_at(enum tgt_role role, const char *file, const char *what, void (*then)(void));

@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tests/crash/control.h"
 #include "tests/crash/run.h"
 #include "tests/support/child.h"
 #include "tests/support/daemon.h"
@@ -299,11 +298,21 @@ bool tgt_do_others_swap(struct tgt_item *link, struct tgt_item *old, struct tgt_
 
 /* ---- the child's part of a run ---- */
 
+void tgt_arm_daemon(void)
+{
+	if (tgt_ledger->daemon_k == TGT_NO_POINT)
+		return;
+	tgt_arm(TGT_DAEMON, 0, tgt_ledger->daemon_k, SIGKILL);
+	if (tgt_ledger->daemon_next != TGT_NO_POINT)
+		tgt_arm_next(TGT_DAEMON, tgt_ledger->daemon_next);
+}
+
 void tgt_begin(void)
 {
 	const struct tgt_script *script = tgt_ledger->script;
 
 	tgt_ledger->armed_once = 1;
+	tgt_arm_daemon();
 	tgt_arm(TGT_CLIENT, (uint32_t)getpid(), tgt_ledger->k, tgt_ledger->signal);
 	if (script->pause_file != NULL)
 		tgt_pause_at(TGT_CLIENT, script->pause_file, script->pause_what, tgt_meet);

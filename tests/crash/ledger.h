@@ -13,8 +13,10 @@
 #include <sys/types.h>
 
 #include "client/tg.h"
+#include "tests/crash/control.h"
 
 #define TGT_ITEMS_MAX 1024u
+#define TGT_NO_POINT  UINT64_MAX
 
 enum tgt_state {
 	TGT_NONE,
@@ -58,8 +60,10 @@ struct tgt_ledger {
 	/* what the child is to do */
 	const struct tgt_script *script;
 	bool reclaim;
-	uint64_t k;
+	uint64_t k; /* 0: not to be cut */
 	int signal;
+	/* and to its daemon: TGT_NO_POINT: nothing, 0: its points are only counted */
+	uint64_t daemon_k, daemon_next;
 	char socket[108];
 	_Atomic uint32_t met;  /* futex: meetings that the child has come to ... */
 	_Atomic uint32_t gone; /* ... and has been let go from */
@@ -115,9 +119,12 @@ bool tgt_do_others_swap(struct tgt_item *link, struct tgt_item *old, struct tgt_
 /* The pattern is there.  `size`: of its first bytes. */
 bool tgt_item_intact(const struct tgt_item *item, const void *p, size_t size);
 
-/* In the child: points count from here on, to there. */
+/* In the child: points count from here on, to there.  (Those of a daemon count on until it is disarmed.) */
 void tgt_begin(void);
 void tgt_end(void);
+
+/* Takes aim at the daemon, if the ledger says so.  tgt_begin does it. */
+void tgt_arm_daemon(void);
 
 /* In the child: until the test program has run the script's `meeting`. */
 void tgt_meet(void);

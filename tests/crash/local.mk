@@ -1,31 +1,51 @@
 # tests/crash/: every store of client and daemon is a place to be killed at.  What is to be killed is compiled a second
 # time, with points.h in front of it.  Lists are sorted, one file a line.
 
+check_LTLIBRARIES += %D%/libtgpoints.la
+%C%_libtgpoints_la_SOURCES = \
+	%D%/control.h \
+	%D%/points.c \
+	%D%/points.h
+$(%C%_libtgpoints_la_OBJECTS): | $(tg_generated)
+
 tg_points_cppflags = $(AM_CPPFLAGS) -include $(top_srcdir)/tests/crash/points.h
 
 check_LTLIBRARIES += %D%/libtgvictim.la
 %C%_libtgvictim_la_SOURCES = \
 	$(client_libtgclient_la_SOURCES) \
 	$(shm_libtgshm_la_SOURCES) \
-	proto/fdpass.c \
-	%D%/control.h \
-	%D%/points.h
+	proto/fdpass.c
 %C%_libtgvictim_la_CPPFLAGS = $(tg_points_cppflags)
 %C%_libtgvictim_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec
 $(%C%_libtgvictim_la_OBJECTS): | $(tg_generated)
+
+check_LTLIBRARIES += %D%/libtgvictimd.la
+%C%_libtgvictimd_la_SOURCES = $(daemon_libtgdaemon_la_SOURCES)
+%C%_libtgvictimd_la_CPPFLAGS = $(tg_points_cppflags)
+%C%_libtgvictimd_la_LIBADD = $(LIBEVENT_LIBS) $(INIH_LIBS)
+$(%C%_libtgvictimd_la_OBJECTS): | $(tg_generated)
+
+# A tgd that can be killed at its points.
+check_PROGRAMS += %D%/tgd-crash
+%C%_tgd_crash_SOURCES = \
+	daemon/main.c \
+	%D%/keeper_clock.c
+%C%_tgd_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=clock_gettime
+%C%_tgd_crash_LDADD = %D%/libtgvictimd.la %D%/libtgvictim.la %D%/libtgpoints.la $(tg_core_libs)
+$(%C%_tgd_crash_OBJECTS): | $(tg_generated)
 
 # Scripts and oracle.
 check_LTLIBRARIES += %D%/libtgcrash.la
 %C%_libtgcrash_la_SOURCES = \
 	%D%/cover.c \
 	%D%/cover.h \
+	%D%/daemons.c \
 	%D%/ledger.c \
 	%D%/ledger.h \
 	%D%/main.c \
 	%D%/main.h \
 	%D%/oracle.c \
 	%D%/oracle.h \
-	%D%/points.c \
 	%D%/run.c \
 	%D%/run.h \
 	%D%/scripts_memory.c \
@@ -36,13 +56,15 @@ $(%C%_libtgcrash_la_OBJECTS): | $(tg_generated)
 
 tg_crash_tests = \
 	%D%/test_crash_client \
+	%D%/test_crash_daemon \
 	%D%/test_crash_stopped
 
 check_PROGRAMS += $(tg_crash_tests)
 TESTS += $(tg_crash_tests)
 
-tg_crash_libs = %D%/libtgcrash.la tests/libtgtest.la %D%/libtgvictim.la $(tg_core_libs)
+tg_crash_libs = %D%/libtgcrash.la tests/libtgtest.la %D%/libtgvictim.la %D%/libtgpoints.la $(tg_core_libs)
 %C%_test_crash_client_LDADD = $(tg_crash_libs)
+%C%_test_crash_daemon_LDADD = $(tg_crash_libs)
 %C%_test_crash_stopped_LDADD = $(tg_crash_libs)
 tg_crash_objects = $(tg_crash_tests:=.$(OBJEXT))
 $(tg_crash_objects): | $(tg_generated)

@@ -11,6 +11,7 @@
 #include "tests/crash/ledger.h"
 #include "tests/crash/oracle.h"
 #include "tests/support/child.h"
+#include "tests/support/message.h"
 #include "tests/support/runner.h"
 
 #define SCRIPTS_MAX 256u
@@ -27,6 +28,39 @@ static long long start_ms;
 bool tgt_is_swap(const struct tgt_script *script)
 {
 	return strncmp(script->name, "swap", 4) == 0;
+}
+
+static const struct tgt_script *lists(unsigned i)
+{
+	return i == 0 ? tgt_memory_scripts : i == 1 ? tgt_share_scripts : tgt_process_scripts;
+}
+
+const struct tgt_script *tgt_script_named(const char *name)
+{
+	const struct tgt_script *script;
+	unsigned i;
+
+	for (i = 0; i < 3; i++) {
+		for (script = lists(i); script->name != NULL; script++) {
+			if (strcmp(script->name, name) == 0)
+				return script;
+		}
+	}
+	return NULL;
+}
+
+const struct tgt_script *tgt_script_at_random(uint64_t *random)
+{
+	const struct tgt_script *all[SCRIPTS_MAX], *script;
+	unsigned n = 0, i;
+
+	for (i = 0; i < 3; i++) {
+		for (script = lists(i); script->name != NULL; script++) {
+			if (script->meeting == NULL && script->flags == 0)
+				all[n++] = script;
+		}
+	}
+	return all[tgt_random(random) % n];
 }
 
 /* CUnit knows which test it is running, and so which script. */
@@ -83,6 +117,7 @@ int tgt_crash_main(int argc, char **argv, const char *name,
 	CU_SuiteInfo suites[] = {{name, start, stop, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
 	const char *only = NULL, *sanitizer = getenv("TG_SANITIZER");
 	bool list = false;
+	unsigned i;
 	int option;
 
 	/* A program that is killed at once tells a sanitizer nothing, and takes too long under one. */
@@ -101,14 +136,13 @@ int tgt_crash_main(int argc, char **argv, const char *name,
 	run_one = each;
 	is_wanted = wanted;
 	tgt_share_scripts_make();
-	add(tgt_memory_scripts, only);
-	add(tgt_share_scripts, only);
-	add(tgt_process_scripts, only);
+	for (i = 0; i < 3; i++)
+		add(lists(i), only);
 	for (; only == NULL && more->pName != NULL; more++)
 		tests[n_tests++] = *more;
 	if (list) {
-		for (option = 0; option < (int)n_tests; option++)
-			printf("%s\n", tests[option].pName);
+		for (i = 0; i < n_tests; i++)
+			printf("%s\n", tests[i].pName);
 		return 0;
 	}
 	if (!tgt_control_make() || !tgt_ledger_make() || !tgt_nursery_start())

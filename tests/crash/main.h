@@ -16,5 +16,10 @@ int tgt_crash_main(int argc, char **argv, const char *name,
 		   bool (*wanted)(const struct tgt_script *),
 		   void (*each)(const struct tgt_script *), const CU_TestInfo *more);
 
+/* NULL: there is none of that name. */
+const struct tgt_script *tgt_script_named(const char *name);
+/* One without a meeting, of all. */
+const struct tgt_script *tgt_script_at_random(uint64_t *random);
+
 /* A script of tg_swap. */
 bool tgt_is_swap(const struct tgt_script *script);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "daemon/handover.h"
 #include "tests/crash/control.h"
 
 #undef fallocate
@@ -21,6 +22,11 @@ struct tgt_control *tgt_control;
 
 static enum tgt_role role;
 static void (*at_pause)(void);
+
+enum tgt_role tgt_my_role(void)
+{
+	return role;
+}
 
 /* The linker's names for the ends of the section. */
 extern struct tgt_site __start_tg_points[], __stop_tg_points[];
@@ -76,12 +82,25 @@ static bool map_control(int fd)
 	return true;
 }
 
+/* The keeper tells the process that it starts what it is. */
+static bool is_worker(void)
+{
+	const char *given = getenv("TGD_HANDOVER");
+	char worker[16];
+
+	snprintf(worker, sizeof(worker), "role=%d ", (int)TGD_ROLE_WORKER);
+	return given != NULL && strstr(given, worker) != NULL;
+}
+
 __attribute__((constructor)) static void find_control(void)
 {
 	const char *path = getenv(TGT_CONTROL_VARIABLE);
 	int fd;
 
-	role = strncmp(program_invocation_short_name, "tgd", 3) == 0 ? TGT_DAEMON : TGT_CLIENT;
+	if (strncmp(program_invocation_short_name, "tgd", 3) != 0)
+		role = TGT_CLIENT;
+	else
+		role = is_worker() ? TGT_DAEMON : TGT_KEEPER;
 	if (path == NULL)
 		return;
 	fd = open(path, O_RDWR | O_CLOEXEC);
@@ -110,9 +129,16 @@ void tgt_arm(enum tgt_role whom, uint32_t pid, uint64_t k, int signal)
 	aim->pause_file[0] = '\0';
 	aim->signal = (uint32_t)signal;
 	atomic_store(&aim->left, k == 0 ? INT64_MAX : (int64_t)k);
+	atomic_store(&aim->next, 0);
 	atomic_store(&aim->n_passed, 0);
+	atomic_store(&aim->n_fired, 0);
 	atomic_store(&aim->fired, 0);
 	atomic_store(&aim->armed, 1);
+}
+
+void tgt_arm_next(enum tgt_role whom, uint64_t k)
+{
+	atomic_store(&tgt_control->aim[whom].next, k == 0 ? INT64_MAX : (int64_t)k);
 }
 
 void tgt_pause_at(enum tgt_role whom, const char *file, const char *what, void (*then)(void))
@@ -139,8 +165,14 @@ const struct tgt_site_info *tgt_fired(enum tgt_role whom)
 
 static void fire(struct tgt_aim *aim, uint32_t index)
 {
-	atomic_store(&aim->armed, 0);
+	int64_t next = atomic_exchange(&aim->next, 0);
+
+	if (next == 0)
+		atomic_store(&aim->armed, 0);
+	else
+		atomic_store(&aim->left, next);
 	atomic_fetch_add(&tgt_control->site[role][index].fired, 1);
+	atomic_fetch_add(&aim->n_fired, 1);
 	atomic_store(&aim->fired_pid, (uint32_t)getpid());
 	atomic_store(&aim->fired, index + 1);
 	/* Comes back only from SIGSTOP. */
@@ -160,6 +192,7 @@ void tgt_point(const struct tgt_site *site, const volatile void *address)
 {
 	struct tgt_aim *aim;
 	uint32_t index;
+	uint64_t n;
 
 	if (tgt_control == NULL)
 		return;
@@ -172,7 +205,9 @@ void tgt_point(const struct tgt_site *site, const volatile void *address)
 	    ((uintptr_t)address < tgt_control->from || (uintptr_t)address >= tgt_control->to))
 		return;
 	pause_here(aim, &tgt_control->site[role][index]);
-	atomic_fetch_add(&aim->n_passed, 1);
+	n = atomic_fetch_add(&aim->n_passed, 1);
+	if (n < TGT_TRACE_MAX)
+		tgt_control->trace[role][n] = (uint16_t)index;
 	if (atomic_fetch_sub(&aim->left, 1) == 1)
 		fire(aim, index);
 }

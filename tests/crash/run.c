@@ -168,6 +168,11 @@ bool tgt_world_stop(void)
 	return tg_detach() == 0 && tgt_daemon_stop(&daemon_) == 0;
 }
 
+const char *tgt_world_log(void)
+{
+	return tgt_daemon_log(&daemon_);
+}
+
 /* What was wrong stays wrong: the next run begins with another heap. */
 static void renew_world(void)
 {
@@ -197,10 +202,11 @@ static void meet(const struct tgt_script *script)
 void tgt_run_prepare(const struct tgt_script *script, bool reclaim, uint64_t k, int signal)
 {
 	tgt_ledger_clear();
-	tgt_control->aim[TGT_CLIENT].fired = 0;
+	tgt_control->aim[TGT_CLIENT].fired = tgt_control->aim[TGT_DAEMON].fired = 0;
 	tgt_ledger->script = script;
 	tgt_ledger->reclaim = reclaim;
 	tgt_ledger->k = k;
+	tgt_ledger->daemon_k = tgt_ledger->daemon_next = TGT_NO_POINT;
 	tgt_ledger->signal = signal;
 	if (script->observer != NULL)
 		script->observer();
@@ -226,20 +232,27 @@ enum tgt_outcome tgt_run_judge(int status)
 
 void tgt_run_failed(const struct tgt_script *script, const char *how, uint64_t k)
 {
-	const struct tgt_site_info *at = tgt_fired(TGT_CLIENT);
+	enum tgt_role role;
 
-	printf("  in script %s, %s, point %llu: %s:%u (%s)\n", script->name, how,
-	       (unsigned long long)k, at != NULL ? at->file : "not killed",
-	       at != NULL ? at->line : 0, at != NULL ? at->what : "");
+	tgt_disarm(TGT_CLIENT);
+	tgt_disarm(TGT_DAEMON);
+	printf("  in script %s, %s, point %llu\n", script->name, how, (unsigned long long)k);
+	for (role = 0; role < TGT_ROLES; role++) {
+		const struct tgt_site_info *at = tgt_fired(role);
+
+		if (at != NULL)
+			printf("  %s killed at %s:%u (%s)\n",
+			       role == TGT_CLIENT ? "client" : "daemon", at->file, at->line,
+			       at->what);
+	}
 	renew_world();
 }
 
-static enum tgt_outcome run(const struct tgt_script *script, bool reclaim, uint64_t k)
+enum tgt_outcome tgt_run_prepared(const struct tgt_script *script)
 {
 	enum tgt_outcome outcome;
 	int pid;
 
-	tgt_run_prepare(script, reclaim, k, SIGKILL);
 	pid = tgt_child_start();
 	if (pid < 0) {
 		tgt_wrong("no child: %s", strerror(-pid));
@@ -250,6 +263,12 @@ static enum tgt_outcome run(const struct tgt_script *script, bool reclaim, uint6
 	outcome = tgt_run_judge(tgt_child_wait(pid));
 	tgt_n_kills += outcome == TGT_CUT;
 	return outcome != TGT_FAILED && tgt_oracle() ? outcome : TGT_FAILED;
+}
+
+static enum tgt_outcome run(const struct tgt_script *script, bool reclaim, uint64_t k)
+{
+	tgt_run_prepare(script, reclaim, k, SIGKILL);
+	return tgt_run_prepared(script);
 }
 
 /* All points under one policy: the number of failures. */

@@ -43,6 +43,8 @@ int tgt_child_wait(int pid);
 /* The daemon, and this process attached to it as the observer.  Ends the program if they cannot be had. */
 void tgt_world_start(const char *const *args);
 bool tgt_world_stop(void);
+/* What the daemon has written. */
+const char *tgt_world_log(void);
 
 /* Does the script with every point in turn, for both policies; `point` not 0: only with that one.  Returns the number of
  * failures. */
@@ -66,12 +68,34 @@ unsigned tgt_run_stopped(const struct tgt_script *script, bool reclaim,
 /* One child is stopped at a point of `first`, a second one killed at a point of `second`, then the first one: all pairs. */
 unsigned tgt_run_pair(const struct tgt_script *first, const struct tgt_script *second);
 
-/* ---- what both files of runs need ---- */
+/* ---- daemons.c ---- */
+
+/* The child does the script and is not killed; the daemon that serves it is: at each point that it passes until the heap is
+ * empty again (`per_site` not 0: at the first so many times that it comes to a place of the source, and at the last). */
+unsigned tgt_run_daemon(const struct tgt_script *script, bool reclaim, unsigned per_site,
+			uint64_t point);
+
+/* The daemon is killed at its `k`th point, and the next one, too, as above. */
+unsigned tgt_run_daemon_twice(const struct tgt_script *script, bool reclaim, unsigned per_site);
+
+/* The child is killed at its point i, and the daemon that recovers it as above; each `step`th i from the first. */
+unsigned tgt_run_recovery(const struct tgt_script *script, bool reclaim, unsigned step,
+			  unsigned per_site);
+
+/* Both, at points chosen by `random`. */
+unsigned tgt_run_both_at_random(const struct tgt_script *script, bool reclaim, uint64_t *random);
+
+/* No daemon ended but by our hand. */
+bool tgt_daemons_are_well(void);
+
+/* ---- what all files of runs need ---- */
 
 enum tgt_outcome { TGT_ENDED, TGT_CUT, TGT_FAILED };
 
 /* Prepares the ledger for a run, and does the observer's part. */
 void tgt_run_prepare(const struct tgt_script *script, bool reclaim, uint64_t k, int signal);
+/* The run itself, and the oracle. */
+enum tgt_outcome tgt_run_prepared(const struct tgt_script *script);
 /* Was the child that has ended with this wait status cut, did it end by itself, or is something wrong? */
 enum tgt_outcome tgt_run_judge(int status);
 /* Says where the run failed, and begins with another heap. */

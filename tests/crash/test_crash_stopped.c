@@ -95,11 +95,9 @@ static const struct tgt_script free_first_tiny = {"first frees, tiny", .observer
 
 static const struct tgt_script *share(const char *name)
 {
-	const struct tgt_script *script = tgt_share_scripts;
+	const struct tgt_script *script = tgt_script_named(name);
 
-	while (script->name != NULL && strcmp(script->name, name) != 0)
-		script++;
-	CU_ASSERT_PTR_NOT_NULL_FATAL(script->name);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(script);
 	return script;
 }
 

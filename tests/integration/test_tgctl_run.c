@@ -130,7 +130,7 @@ static void a_daemon_that_died_is_told_of(void)
 	/* Both, and in one call: else the one would replace the other. */
 	CU_ASSERT_EQUAL(run_script(NULL, NULL,
 				   GET_PIDS
-				   "kill -KILL -- -$k; "
+				   "kill -s KILL -- -$k; "
 				   "while $TGCTL ping >/dev/null 2>&1; do :; done; exit 5"),
 			5);
 	CU_ASSERT_PTR_NOT_NULL(

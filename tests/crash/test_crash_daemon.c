@@ -1,0 +1,161 @@
+/* test_crash_daemon.c - the daemon is killed at its points, alone, after and together with a client; nobody loses anything.
+ *
+ *	tests/crash/test_crash_daemon                             all
+ *	tests/crash/test_crash_daemon --script NAME [--point K]   one script; with K, the daemon at that point alone
+ *
+ * TG_CRASH_SEED, TG_CRASH_PAIRS: of the pairs chosen at random.  TG_CRASH_ALL=1: every point, not only every place.
+ */
+#include <CUnit/CUnit.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/crash/control.h"
+#include "tests/crash/cover.h"
+#include "tests/crash/main.h"
+#include "tests/crash/oracle.h"
+#include "tests/crash/run.h"
+
+#define PAIRS 200u
+
+static unsigned long number(const char *variable, unsigned long otherwise)
+{
+	const char *text = getenv(variable);
+
+	return text != NULL && *text != '\0' ? strtoul(text, NULL, 0) : otherwise;
+}
+
+/* How often at one place of the source. */
+static unsigned per_site(void)
+{
+	return number("TG_CRASH_ALL", 0) ? 0 : 1;
+}
+
+/* Those that make the daemon do different things; the others would only do them again. */
+static bool wanted(const struct tgt_script *script)
+{
+	static const char *const names[] = {
+		"malloc, first, tiny",
+		"malloc, first, dense",
+		"malloc, many spans",
+		"malloc, large in vain",
+		"aligned, large",
+		"free, foreign dense, flushed",
+		"harvest by trim, sparse",
+		"realloc, large grows",
+		"realloc, large shrinks",
+		"large, kept and given back",
+		"spans given back",
+		"trim",
+		"pressure",
+		"root, first",
+		"root, again",
+		"root, compared",
+		"root, removed",
+		"swap, in, foreign dense, give and retire",
+		"swap, in, own large, give and retire",
+		"attach",
+		"detach",
+		"detach, attach again",
+		"thread",
+		"fork, go on in the child",
+		"connection lost",
+	};
+	unsigned i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(names[i], script->name) == 0)
+			return true;
+	}
+	return number("TG_CRASH_ALL", 0) != 0;
+}
+
+static void run(const struct tgt_script *script)
+{
+	CU_ASSERT_EQUAL(tgt_run_daemon(script, false, per_site(), tgt_only_point), 0);
+	if (!(script->flags & TGT_KEEP_ONLY))
+		CU_ASSERT_EQUAL(tgt_run_daemon(script, true, per_site(), tgt_only_point), 0);
+	CU_ASSERT(tgt_daemons_are_well());
+}
+
+static const struct tgt_script *named(const char *name)
+{
+	const struct tgt_script *script = tgt_script_named(name);
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(script);
+	return script;
+}
+
+static void the_next_daemon_is_killed_too(void)
+{
+	static const char *const names[] = {
+		"malloc, many spans",
+		"realloc, large grows",
+		"root, again",
+		"detach",
+		"trim",
+		"swap, in, foreign dense, give and retire",
+	};
+	unsigned i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		CU_ASSERT_EQUAL(tgt_run_daemon_twice(named(names[i]), i % 2, per_site()), 0);
+	CU_ASSERT(tgt_daemons_are_well());
+}
+
+static void the_recoverer_is_killed(void)
+{
+	static const char *const names[] = {
+		"free, foreign dense, flushed",
+		"swap, in, foreign dense, give and retire",
+		"swap, in, own dense, give and retire",
+		"free, own published dense",
+	};
+	unsigned step = number("TG_CRASH_ALL", 0) ? 1 : 5, i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		CU_ASSERT_EQUAL(tgt_run_recovery(named(names[i]), i % 2, step, per_site()), 0);
+	CU_ASSERT(tgt_daemons_are_well());
+}
+
+static void client_and_daemon_are_killed(void)
+{
+	unsigned long pairs = number("TG_CRASH_PAIRS", PAIRS), i, seed;
+	uint64_t random = seed = number("TG_CRASH_SEED", 1);
+	unsigned n = 0;
+
+	for (i = 0; i < pairs && n < 3; i++)
+		n += tgt_run_both_at_random(tgt_script_at_random(&random), i % 2, &random);
+	CU_ASSERT_EQUAL(n, 0);
+	printf("seed %lu ...", seed);
+	CU_ASSERT(tgt_daemons_are_well());
+}
+
+/* Points that no script comes to, each with its reason. */
+static const struct tgt_uncovered uncovered[] = {
+	{NULL, NULL, NULL},
+};
+
+static void every_point_was_passed(void)
+{
+	static const char *const files[] = {"daemon/", "shm/", NULL};
+
+	CU_ASSERT_EQUAL(tgt_cover(TGT_DAEMON, files, uncovered), 0);
+}
+
+int main(int argc, char **argv)
+{
+	static const CU_TestInfo more[] = {
+		{"the next daemon is killed, too", the_next_daemon_is_killed_too},
+		{"the recoverer is killed", the_recoverer_is_killed},
+		{"client and daemon are killed", client_and_daemon_are_killed},
+		{"every point was passed", every_point_was_passed},
+		CU_TEST_INFO_NULL,
+	};
+	const char *build = getenv("TG_BUILDDIR");
+	char tgd[1024];
+
+	snprintf(tgd, sizeof(tgd), "%s/tests/crash/tgd-crash", build != NULL ? build : ".");
+	setenv("TGD", tgd, 1);
+	return tgt_crash_main(argc, argv, "crash_daemon", wanted, run, more);
+}
