@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "shm/base.h"
+#include "shm/link.h"
 #include "shm/remote.h"
 
 /* ThreadSanitizer does not know fences.  What it then misses is order between atomics, no data
@@ -75,8 +76,7 @@ static bool is_empty(const struct tgs_heap *view, const struct tgs_span *span)
 	return true;
 }
 
-/* No object lives there that would have to die with the process that made it. */
-static bool all_published(const struct tgs_heap *view, const struct tgs_span *span)
+static bool is_published(const struct tgs_heap *view, const struct tgs_span *span)
 {
 	unsigned kind = tgs_classes[span->class].kind;
 	unsigned unit;
@@ -89,6 +89,16 @@ static bool all_published(const struct tgs_heap *view, const struct tgs_span *sp
 			return false;
 	}
 	return true;
+}
+
+/* No object lives there that would have to die with the process that made it.  A swap that gives an object publishes it
+ * before it is known whether it gets in: that does not count. */
+static bool all_published(const struct tgs_heap *view, const struct tgs_span *span)
+{
+	return is_published(view, span) &&
+	       !tgs_link_gives_inside(view, tgs_ref_of(view, tgs_page_address(view, span->page)),
+				      span->n_pages << TGS_PAGE_SHIFT) &&
+	       is_published(view, span);
 }
 
 /* A free of something that is not allocated leaves nothing but its remote bit; the harvest drops

@@ -125,12 +125,18 @@ bool tgd_session_await_settled(struct tgd_session *session)
 	return true;
 }
 
-/* Is the client listed, live or dead? */
-static bool is_listed(const struct tgd_context *context, uint32_t client_id)
+/* Is the client live, or dead and not settled yet? */
+static bool is_listed(const struct tgd_context *context, uint32_t client_id, bool some_are_dead)
 {
-	struct tgd_client_info info;
+	struct tgd_client_info info = {.id = 0};
 
-	return tgd_heap_client_after(context->heap, client_id - 1, &info) && info.id == client_id;
+	if (tgd_heap_client_get(context->heap, client_id, &info) == 0)
+		return true;
+	for (info.id = 0; some_are_dead && tgd_heap_client_after(context->heap, info.id, &info);) {
+		if (info.id == client_id)
+			return true;
+	}
+	return false;
 }
 
 void tgd_sessions_go_on(struct tgd_context *context)
@@ -145,7 +151,8 @@ void tgd_sessions_go_on(struct tgd_context *context)
 	tgd_heap_status(context->heap, &status);
 	settled = status.dead_clients == 0;
 	DL_FOREACH (context->sessions, session) {
-		if (session->awaited_client != 0 && !is_listed(context, session->awaited_client)) {
+		if (session->awaited_client != 0 &&
+		    !is_listed(context, session->awaited_client, !settled)) {
 			session->awaited_client = 0;
 			reply.id = session->awaited_request;
 			tgd_session_reply(session, &reply, NULL);

@@ -7,6 +7,9 @@ EXTRA_DIST += %D%/share-list.c
 # Every key of tgd(8) with a comment; tests/unit/test_config reads it.
 EXTRA_DIST += %D%/tgd.conf
 
+# A unit for systemd; see tgd(8).
+EXTRA_DIST += %D%/tgd.service
+
 EXTRA_DIST += %D%/tgcached/README.md
 
 noinst_PROGRAMS += %D%/tgcached/tgcached

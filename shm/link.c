@@ -105,6 +105,23 @@ void tgs_link_help_inside(const struct tgs_heap *heap, uint64_t ref, uint64_t by
 	}
 }
 
+bool tgs_link_gives_inside(const struct tgs_heap *heap, uint64_t ref, uint64_t bytes)
+{
+	uint64_t n = atomic_load_explicit(&heap->map->n_slots, memory_order_acquire);
+	uint64_t slot;
+
+	for (slot = TGS_SLOT_CENTRAL + 1; slot < tgs_min(n, TGS_SLOTS_MAX); slot++) {
+		const struct tgs_step *step = &heap->slots[slot].step;
+
+		if ((atomic_load_explicit(&step->word, memory_order_acquire) &
+		     TGS_STEP_KIND_MASK) == TGS_STEP_SWAP &&
+		    (atomic_load_explicit(&step->arg, memory_order_relaxed) & TGS_SWAP_PRIVATE) &&
+		    atomic_load_explicit(&step->new_ref, memory_order_relaxed) - ref < bytes)
+			return true;
+	}
+	return false;
+}
+
 bool tgs_link_took_place(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *link)
 {
 	struct tgs_tag_format format = link_format(heap);

@@ -43,5 +43,9 @@ bool tgs_link_swap(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t 
  * time in the number of thread slots in use. */
 void tgs_link_help_inside(const struct tgs_heap *heap, uint64_t ref, uint64_t bytes);
 
+/* Is somebody in the midst of giving away an object in [ref, ref + bytes), which is private again if that fails?  Asked
+ * after its published bit was seen; if not, and the bit still stands, it is there to stay. */
+bool tgs_link_gives_inside(const struct tgs_heap *heap, uint64_t ref, uint64_t bytes);
+
 /* For the recoverer of thread `self`: did the swap that is noted for `link` take place? */
 bool tgs_link_took_place(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *link);

@@ -15,7 +15,8 @@
  * end an object is reachable, or free, or W's: just one of these, and published exactly when reachable (ONE_PLACE).
  *
  * Variants: -DKEEP=1: without reclaim, what T or U had and never gave stays theirs; -DU_DIES=0: only T is killed;
- * -DBUFFERED=0: without Z.
+ * -DBUFFERED=0: without Z; -DEXACT=1: tg_swap_seen, and X is freed while T may still try: U waits for nobody, but first swings
+ * X.next to a mark, retiring what was there (-DSEAL=0: it does not, and what T gives goes down with X).
  *
  * Bounds: one swap by T, two by U, five objects of which each is reused once.  A free of a noted place is atomic here with the knowledge that
  * it took place, as is help: free.pml looks into those.  Assumed of the program, as of any memory: X is not freed while
@@ -67,6 +68,12 @@
 #ifndef BUFFERED
 #define BUFFERED 1
 #endif
+#ifndef EXACT
+#define EXACT 0
+#endif
+#ifndef SEAL
+#define SEAL 1
+#endif
 #ifndef KEEP
 #define KEEP 0
 #endif
@@ -79,6 +86,7 @@
 #define D    4
 #define Z    5
 #define END  6
+#define MARK 6 /* a link leads nowhere any more */
 
 /* Thread slots, and W. */
 #define NOBODY 0
@@ -106,7 +114,7 @@ bool took[3];    /* the free noted took place: free.pml shows that the recoverer
 /* Not in the program. */
 byte home[END];   /* whose span it lies in */
 bool reused[END]; /* W has it now */
-bool private[END]; /* nobody but its maker has ever had it */
+bool private[END + 1]; /* nobody but its maker has ever had it */
 bool stopped[3], recovered[3], rkill, t_past, u_done;
 byte kills;
 
@@ -207,8 +215,20 @@ inline free_noted(s, o)
 	fi
 }
 
-/* give: `new` is private to s before. */
-inline tg_swap(s, at, old, new, give)
+/* tg_link_look. */
+inline look(at)
+{
+	d_step {
+		seen_to = link[at];
+		seen_slot = tag_slot[at];
+		seen_seq = tag_seq[at]
+	}
+}
+
+#define IS_SEEN (v_to == seen_to && v_slot == seen_slot && v_seq == seen_seq)
+
+/* give: `new` is private to s before.  exact: tg_swap_seen. */
+inline tg_swap(s, at, old, new, give, exact)
 {
 	if
 	:: PENDING_FIRST -> tgs_pending_apply(s)
@@ -233,7 +253,7 @@ inline tg_swap(s, at, old, new, give)
 	do
 	:: load(at);
 		if
-		:: d_step { v_to != old ->
+		:: d_step { v_to != old || (exact && !IS_SEEN) ->
 				swung = false;
 				t_past = (t_past || s == T);
 				forget()
@@ -292,11 +312,15 @@ inline tg_swap(s, at, old, new, give)
 
 proctype thread_T()
 {
-	byte v_to, v_slot, v_seq;
+	byte v_to, v_slot, v_seq, seen_to, seen_slot, seen_seq;
 	bool swung;
 
 	{
-		tg_swap(T, X_NEXT, Y, C, true);
+		if
+		:: EXACT -> look(X_NEXT); (seen_to == Y)
+		:: else
+		fi;
+		tg_swap(T, X_NEXT, Y, C, true, EXACT);
 		if
 		:: !swung -> d_step { assert(taken[C] && !published[C] && !REACHABLE(C)); taken[C] = false; private[C] = false }
 		:: else
@@ -306,22 +330,34 @@ proctype thread_T()
 
 proctype thread_U()
 {
-	byte v_to, v_slot, v_seq, to;
+	byte v_to, v_slot, v_seq, seen_to, seen_slot, seen_seq;
 	bool swung;
 
 	{
 		if
-		:: to = link[X_NEXT];
-			tg_swap(U, X_NEXT, to, D, true);
+		:: look(X_NEXT);
+			tg_swap(U, X_NEXT, seen_to, D, true, EXACT);
 			if
 			:: !swung -> d_step { assert(taken[D] && !published[D] && !REACHABLE(D)); taken[D] = false; private[D] = false }
 			:: else
 			fi
 		:: true
 		fi;
-		(t_past || stopped[T]);
-		to = link[X_NEXT];
-		tg_swap(U, HEAD, X, to, false);
+		if
+		:: !EXACT -> (t_past || stopped[T])
+		:: EXACT && SEAL ->
+			do
+			:: look(X_NEXT);
+				tg_swap(U, X_NEXT, seen_to, MARK, false, EXACT);
+				if
+				:: swung -> break
+				:: else
+				fi
+			od
+		:: else
+		fi;
+		look(X_NEXT);
+		tg_swap(U, HEAD, X, (EXACT && SEAL -> NONE : seen_to), false, false);
 		assert(swung);
 		u_done = true
 	} unless { stopped[U] }

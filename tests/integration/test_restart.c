@@ -288,7 +288,7 @@ static void a_first_start_that_fails_leaves_nothing(void)
 }
 
 /* Finds the map among the keeper's descriptors, as only its user and root can. */
-static int open_map(pid_t keeper)
+static int find_map(pid_t keeper)
 {
 	char path[64], name[128];
 	ssize_t n;
@@ -304,6 +304,18 @@ static int open_map(pid_t keeper)
 		return open(path, O_RDWR | O_CLOEXEC);
 	}
 	return -1;
+}
+
+/* The worker may serve before the keeper has read what it was sent. */
+static int open_map(pid_t keeper)
+{
+	long long deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
+	int map;
+
+	do
+		map = find_map(keeper);
+	while (map < 0 && tgt_now_ms() < deadline);
+	return map;
 }
 
 static void a_map_that_is_none_is_refused(void)
