@@ -23,7 +23,11 @@
 #include "proto/size.h"
 #include "shm/base.h"
 
-#define TGD_PATH_SIZE 256 /* what a message has room for */
+#define PATH_SIZE (TGP_TEXT_MAX + 1)
+
+/* Less than tgctl waits for these answers. */
+#define SETTLE_MS      4000u
+#define SETTLE_SLOW_MS 30000u
 
 typedef int admin_fn(struct tgd_session *session, const Tgd__Admin *admin,
 		     struct tgd_answer *answer);
@@ -398,7 +402,7 @@ static int handle_upgrade(struct tgd_session *session, const Tgd__Admin *admin,
 			  struct tgd_answer *answer)
 {
 	struct tgd_context *context = session->context;
-	char path[TGD_PATH_SIZE];
+	char path[PATH_SIZE];
 	int fd, r;
 
 	fd = open_program(admin->path, path, sizeof(path), answer);
@@ -416,22 +420,22 @@ static int handle_upgrade(struct tgd_session *session, const Tgd__Admin *admin,
 
 static const struct admin {
 	admin_fn *handle;
-	bool settles; /* first, clients that have ended */
+	unsigned settle_ms; /* first, clients that have ended, for so long at most */
 	bool acts;    /* for administrators only */
 } admins[] = {
-	[TGD__ADMIN__WHAT__PING] = {handle_ping, false, false},
-	[TGD__ADMIN__WHAT__STATUS] = {handle_status, true, false},
-	[TGD__ADMIN__WHAT__CLIENTS] = {handle_clients, true, false},
-	[TGD__ADMIN__WHAT__CLASSES] = {handle_classes, true, false},
-	[TGD__ADMIN__WHAT__SPANS] = {handle_spans, true, false},
-	[TGD__ADMIN__WHAT__MAP] = {handle_map, true, false},
-	[TGD__ADMIN__WHAT__ROOTS] = {handle_roots, true, false},
-	[TGD__ADMIN__WHAT__CHECK] = {handle_check, true, false},
-	[TGD__ADMIN__WHAT__TRIM] = {handle_trim, true, true},
-	[TGD__ADMIN__WHAT__LIMIT] = {handle_limit, true, true},
-	[TGD__ADMIN__WHAT__KICK] = {handle_kick, false, true},
-	[TGD__ADMIN__WHAT__STOP] = {handle_stop, false, true},
-	[TGD__ADMIN__WHAT__UPGRADE] = {handle_upgrade, false, true},
+	[TGD__ADMIN__WHAT__PING] = {handle_ping, 0, false},
+	[TGD__ADMIN__WHAT__STATUS] = {handle_status, SETTLE_MS, false},
+	[TGD__ADMIN__WHAT__CLIENTS] = {handle_clients, SETTLE_MS, false},
+	[TGD__ADMIN__WHAT__CLASSES] = {handle_classes, SETTLE_MS, false},
+	[TGD__ADMIN__WHAT__SPANS] = {handle_spans, SETTLE_MS, false},
+	[TGD__ADMIN__WHAT__MAP] = {handle_map, SETTLE_MS, false},
+	[TGD__ADMIN__WHAT__ROOTS] = {handle_roots, SETTLE_MS, false},
+	[TGD__ADMIN__WHAT__CHECK] = {handle_check, SETTLE_SLOW_MS, false},
+	[TGD__ADMIN__WHAT__TRIM] = {handle_trim, SETTLE_SLOW_MS, true},
+	[TGD__ADMIN__WHAT__LIMIT] = {handle_limit, SETTLE_MS, true},
+	[TGD__ADMIN__WHAT__KICK] = {handle_kick, 0, true},
+	[TGD__ADMIN__WHAT__STOP] = {handle_stop, 0, true},
+	[TGD__ADMIN__WHAT__UPGRADE] = {handle_upgrade, 0, true},
 };
 
 int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request,
@@ -451,9 +455,9 @@ int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request,
 			"uid %u may not do this; only root and uid %u, as which tgd runs, "
 			"may",
 			(unsigned)session->peer.uid, (unsigned)geteuid());
-	if (entry->settles) {
+	if (entry->settle_ms > 0) {
 		tgd_heap_status(session->context->heap, &status);
-		if (status.dead_clients > 0 && tgd_session_await_settled(session)) {
+		if (status.dead_clients > 0 && tgd_session_await_settled(session, entry->settle_ms)) {
 			answer->later = true;
 			return 0;
 		}

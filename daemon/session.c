@@ -23,8 +23,7 @@
 #include "daemon/request.h"
 #include "proto/fdpass.h"
 
-#define HELLO_TIMEOUT_MS  10000
-#define SETTLE_TIMEOUT_MS 10000 /* how long an answer may wait for the dead to be settled */
+#define HELLO_TIMEOUT_MS 10000
 
 static uint8_t arena_buffer[TGP_UNPACK_MAX];
 static uint8_t reply_buffer[TGP_FRAME_HEAD + TGP_FRAME_MAX];
@@ -114,11 +113,11 @@ void tgd_session_await_end(struct tgd_session *session, uint64_t request, uint32
 	set_waiting(session, true);
 }
 
-bool tgd_session_await_settled(struct tgd_session *session)
+bool tgd_session_await_settled(struct tgd_session *session, unsigned timeout_ms)
 {
 	if (session->has_waited)
 		return false;
-	session->settle_by = tgd_now_ms() + SETTLE_TIMEOUT_MS;
+	session->settle_by = tgd_now_ms() + timeout_ms;
 	tgd_conn_again(session->conn);
 	set_waiting(session, true);
 	session->context->want_work(session->context);

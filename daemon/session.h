@@ -55,9 +55,9 @@ unsigned tgd_session_unread_attaches(struct tgd_context *context, uid_t uid);
  * not listened to. */
 void tgd_session_await_end(struct tgd_session *session, uint64_t request, uint32_t client_id);
 
-/* The request at hand is handled again when the clients that have ended are settled, or after a while
+/* The request at hand is handled again when the clients that have ended are settled, or after so long
  * at most. False: it has waited before. */
-bool tgd_session_await_settled(struct tgd_session *session);
+bool tgd_session_await_settled(struct tgd_session *session, unsigned timeout_ms);
 
 /* After each slice of the heap's work: goes on with those who wait for what is settled now. */
 void tgd_sessions_go_on(struct tgd_context *context);

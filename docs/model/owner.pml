@@ -6,7 +6,8 @@
  *   thread F     frees two objects, one after the other: remote bit, then tgs_remote_notify; killed at any instruction: then
  *                its recoverer finds the free that took place and notifies
  *   thread A     holds the span at first; drains what its hints say; killed at any instruction
- *   daemon       adopts A's span, sweeps by central's hints, grants the span to B, once
+ *   daemon       adopts A's span, sweeps by central's hints, may grant the span to B; with -DDKILLS=1 it is killed at any
+ *                instruction, once, and another one takes over
  *   thread B     harvests when it hears of the grant, then drains what its hints say
  *
  * Properties: NOTHING_LOST: at rest no remote bit is left of which the holder has neither a hint nor a harvest to come.
@@ -15,12 +16,12 @@
  * The daemon's store of the page map entry goes through a store buffer, as on a real processor: others see it when it leaves
  * the buffer, any time later, at the latest at the fence (adopt) or at the system call that sends the grant.  All else is
  * sequentially consistent.
- * Bounds: one span, two frees, one adoption, one grant.
+ * Bounds: one span, two frees (one with DKILLS), one adoption, one grant.
  * The rules, each dropped by -DNAME=0:
- *   FENCE          move, fence, harvest: without the fence        MOVE_FIRST     harvest before the move
+ *   FENCE          a fence between move and harvest               MOVE_FIRST     move, then harvest
  *   GRANT_HARVEST  the new holder harvests what it is granted      HINT_LAST      the hint is set after the remote bit
  *   CLEAR_FIRST    a hint is cleared before its harvest            SETTLE_NOTIFY  the recoverer of F notifies
- *   READ_OWNER     the owner is looked up after the remote bit
+ *   READ_OWNER     the owner is looked up after the remote bit     TAKEOVER_SWEEP a new daemon harvests all that is central's
  * -DREREAD=0 drops the second look at the owner in tgs_remote_notify: it is not needed for this property, as every new holder
  * harvests after the move; it spares a free the wait until then.
  */
@@ -49,6 +50,16 @@
 #define REREAD 1
 #endif
 
+#ifndef TAKEOVER_SWEEP
+#define TAKEOVER_SWEEP 1
+#endif
+#ifndef DKILLS
+#define DKILLS 0
+#endif
+#ifndef FREES
+#define FREES (2 - DKILLS)
+#endif
+
 #define NONE    0
 #define CENTRAL 1
 #define A       2
@@ -63,7 +74,7 @@ byte taken = 3;
 byte step;      /* F's slot: the bit whose free is noted */
 byte granted;   /* the message to B */
 byte harvester; /* not in the program: who is in a harvest */
-bool dead_A, dead_F, settled_F;
+bool dead_A, dead_F, settled_F, killed;
 
 inline tgs_remote_notify()
 {
@@ -159,7 +170,10 @@ active proctype thread_F()
 
 	{
 		free_one(1);
-		free_one(2)
+		if
+		:: FREES == 2 -> free_one(2)
+		:: else
+		fi
 	} unless { dead_F }
 }
 
@@ -193,12 +207,9 @@ end:		do
 	} unless { dead_A }
 }
 
-active proctype daemon()
+/* tgd_central_adopt. */
+inline adopt()
 {
-	byte bits;
-
-	dead_A = true;
-	/* tgd_central_adopt */
 	if
 	:: MOVE_FIRST ->
 		move(CENTRAL);
@@ -211,26 +222,51 @@ active proctype daemon()
 		harvest(CENTRAL);
 		move(CENTRAL);
 		DRAINED
-	fi;
-	do
-	:: dirty[CENTRAL] -> drain(CENTRAL) /* tgd_central_sweep */
-	:: break
-	od;
+	fi
+}
+
+/* What the map says is all that a daemon knows that takes over from a dead one (daemon/takeover.c). */
+inline serve()
+{
 	if
-	:: harvest(CENTRAL); /* grant */
-		move(B);
-		DRAINED;
-		granted = B
-	:: true
+	:: page_map == A -> adopt()
+	:: page_map == CENTRAL && TAKEOVER_SWEEP -> harvest(CENTRAL)
+	:: page_map == B -> granted = B /* B asks what it holds (client/agree.c) */
+	:: else
 	fi;
-	/* Marks of central's that are older than the grant: the span is not ours any more, sweep_span leaves it alone. */
 end:	do
-	:: dirty[CENTRAL] ->
+	:: dirty[CENTRAL] -> /* tgd_central_sweep; sweep_span leaves alone what is not central's any more */
 		if
 		:: granted == NONE -> drain(CENTRAL)
 		:: else -> dirty[CENTRAL] = false
 		fi
+	:: granted == NONE && will_grant ->
+		harvest(CENTRAL);
+		move(B);
+		DRAINED;
+		granted = B
 	od
+}
+
+active proctype daemon()
+{
+	byte bits;
+	bool will_grant;
+
+	if
+	:: will_grant = true
+	:: true
+	fi;
+	dead_A = true;
+	{ serve() } unless { killed };
+	/* The store of a process that has ended is seen by all. */
+	d_step {
+		DRAINED;
+		bits = 0;
+		harvester = (harvester == CENTRAL -> NONE : harvester)
+	};
+	killed = false;
+	serve()
 }
 
 active proctype thread_B()
@@ -248,7 +284,10 @@ end2:	do
 }
 
 init {
-	timeout;
+	if
+	:: DKILLS && dead_A -> killed = true; timeout
+	:: timeout
+	fi;
 	assert(settled_F && step == 0);
 	assert(remote == 0) /* NOTHING_LOST: all who have a hint have harvested */
 }

@@ -1,5 +1,7 @@
 /* test_central: spans that no client holds: which of them a request is given, and how frees by
  * others reach them. */
+#include "shm/link.h"
+#include "shm/step.h"
 #include "tests/support/heap.h"
 #include "tests/support/runner.h"
 
@@ -315,6 +317,20 @@ static void a_reclaiming_client_is_not_given_others_unpublished_objects(void)
 	CU_ASSERT_EQUAL(get_span(other, thread, CLASS).page, full);
 }
 
+/* For a moment, while a swap tries to give it away, an object is published that will not stay so. */
+static void an_object_that_is_being_given_is_not_published_yet(void)
+{
+	uint64_t page = put_with(CLASS, 1);
+	_Atomic uint64_t *link = (_Atomic uint64_t *)view->data;
+	uint64_t ref = tgs_ref_of(view, tgs_page_address(view, page));
+
+	publish(page, 0);
+	tgs_link_begin(view, thread, link, TGS_SWAP_GIVE | TGS_SWAP_PRIVATE, 0, ref);
+	CU_ASSERT_NOT_EQUAL(get_span(keeper, keeper_slot, CLASS).page, page);
+	tgs_step_done(&view->slots[thread]);
+	CU_ASSERT_EQUAL(get_span(keeper, keeper_slot, CLASS).page, page);
+}
+
 static void frees_by_others_reach_a_closet(void)
 {
 	uint64_t gone = keeper_puts(2), stays = keeper_puts(2), moves = keeper_puts(2);
@@ -380,6 +396,8 @@ static CU_TestInfo closets[] = {
 	 published_objects_of_a_reclaiming_client_go_to_central},
 	{"a reclaiming client is not given others' unpublished objects",
 	 a_reclaiming_client_is_not_given_others_unpublished_objects},
+	{"an object that a swap is giving away is not published yet",
+	 an_object_that_is_being_given_is_not_published_yet},
 	{"frees by others reach a closet", frees_by_others_reach_a_closet},
 	CU_TEST_INFO_NULL,
 };
