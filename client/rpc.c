@@ -370,8 +370,8 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 	disconnect(); /* in a forked child: lets go of the parent's connection */
 	for (;;) {
 		r = connect_as(0, &reply, deadline);
-		/* The daemon is being replaced. */
-		if (connection_lost(r) && now_ms() < deadline) {
+		/* The daemon is being replaced.  The last try has some time to go, or it would only time out. */
+		if (connection_lost(r) && now_ms() + GAVE_UP_MS < deadline) {
 			(void)poll(NULL, 0, RETRY_MS);
 			continue;
 		}

@@ -72,8 +72,8 @@ static void pause_accepting(struct tgd_accept *accept, unsigned ms)
 		evtimer_add(accept->again, &tv);
 }
 
-static void on_accept(struct evconnlistener *listener, evutil_socket_t fd,
-		      struct sockaddr *address, int size, void *arg)
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
+		      int size, void *arg)
 {
 	struct tgd_accept *accept = arg;
 	struct tgd_context *context = accept->context;
@@ -128,9 +128,8 @@ static void on_accept_again(evutil_socket_t fd, short what, void *arg)
 int tgd_accept_init(struct tgd_accept *accept, struct tgd_context *context, int fd)
 {
 	*accept = (struct tgd_accept){.context = context};
-	accept->listener =
-		evconnlistener_new(context->base, on_accept, accept,
-				   LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
+	accept->listener = evconnlistener_new(context->base, on_accept, accept,
+					      LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
 	if (accept->listener == NULL) {
 		close(fd);
 		return -ENOMEM;

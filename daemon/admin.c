@@ -381,12 +381,14 @@ static int open_program(const char *asked, char *path, size_t size, struct tgd_a
 	if (*path == '\0') {
 		n = readlink("/proc/self/exe", path, size - 1);
 		path[n > 0 ? n : 0] = '\0';
-		if (n > (ssize_t)strlen(deleted) && strcmp(path + n - strlen(deleted), deleted) == 0)
+		if (n > (ssize_t)strlen(deleted) &&
+		    strcmp(path + n - strlen(deleted), deleted) == 0)
 			path[n - (ssize_t)strlen(deleted)] = '\0';
 	}
 	if (*path != '/')
 		return tgd_answer_refuse(answer, -EINVAL,
-					 "the program's path must be absolute, \"%s\" is not", path);
+					 "the program's path must be absolute, \"%s\" is not",
+					 path);
 	fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd < 0)
 		return tgd_answer_refuse(answer, -errno, "%s cannot be opened: %s", path,
@@ -411,8 +413,8 @@ static int handle_upgrade(struct tgd_session *session, const Tgd__Admin *admin,
 	r = context->upgrade(context, fd, path);
 	close(fd);
 	if (r < 0)
-		return tgd_answer_refuse(answer, r, "the keeper cannot be asked now (%s); try again",
-					 strerror(-r));
+		return tgd_answer_refuse(
+			answer, r, "the keeper cannot be asked now (%s); try again", strerror(-r));
 	tgd_log(TGD_LOG_INFO, "to be upgraded from %s, as %s asked", path,
 		tgd_session_label(session));
 	return 0;
@@ -421,7 +423,7 @@ static int handle_upgrade(struct tgd_session *session, const Tgd__Admin *admin,
 static const struct admin {
 	admin_fn *handle;
 	unsigned settle_ms; /* first, clients that have ended, for so long at most */
-	bool acts;    /* for administrators only */
+	bool acts;          /* for administrators only */
 } admins[] = {
 	[TGD__ADMIN__WHAT__PING] = {handle_ping, 0, false},
 	[TGD__ADMIN__WHAT__STATUS] = {handle_status, SETTLE_MS, false},
@@ -457,7 +459,8 @@ int tgd_admin_handle(struct tgd_session *session, const Tgd__Request *request,
 			(unsigned)session->peer.uid, (unsigned)geteuid());
 	if (entry->settle_ms > 0) {
 		tgd_heap_status(session->context->heap, &status);
-		if (status.dead_clients > 0 && tgd_session_await_settled(session, entry->settle_ms)) {
+		if (status.dead_clients > 0 &&
+		    tgd_session_await_settled(session, entry->settle_ms)) {
 			answer->later = true;
 			return 0;
 		}

@@ -59,12 +59,11 @@ static int set_heap(struct tgd_config *config, const char *text, char *why, size
 	if (*text == '\0' || strlen(text) >= sizeof(config->heap))
 		return refuse(why, why_size, "a heap's name has 1 to %zu bytes, this one has %zu",
 			      sizeof(config->heap) - 1, strlen(text));
-	for (p = text; *p != '\0'; p++) {
-		if (*p <= ' ' || *p > '~' || *p == '/')
-			return refuse(
-				why, why_size,
-				"a heap's name is made of visible ASCII characters without '/'");
-	}
+	for (p = text; *p > ' ' && *p <= '~' && *p != '/'; p++)
+		;
+	if (*p != '\0')
+		return refuse(why, why_size,
+			      "a heap's name is made of visible ASCII characters without '/'");
 	strcpy(config->heap, text);
 	return 0;
 }
@@ -468,9 +467,8 @@ int tgd_config_reload(const struct tgd_config *config, struct tgd_config *ret, c
 {
 	enum tgd_config_action action;
 	struct tgd_config new;
-	int r;
+	int r = tgd_config_from_args(&new, config->argc, config->argv, &action, why, why_size);
 
-	r = tgd_config_from_args(&new, config->argc, config->argv, &action, why, why_size);
 	if (r == 0)
 		*ret = new;
 	return r;
@@ -478,6 +476,13 @@ int tgd_config_reload(const struct tgd_config *config, struct tgd_config *ret, c
 
 void tgd_config_print_help(FILE *to)
 {
+	static const char *const more[][2] = {
+		{"--config FILE",
+		 "read these options from a file, without their dashes: key = value"},
+		{"--upgrade", "have the daemon at the socket go on as this program; see tgd(8)"},
+		{"--help", "this text"},
+		{"--version", "the version"},
+	};
 	char option[64];
 	unsigned key;
 
@@ -488,17 +493,11 @@ void tgd_config_print_help(FILE *to)
 		snprintf(option, sizeof(option), "--%s %s", keys[key].name, keys[key].value);
 		fprintf(to, "  %-20s %s\n", option, keys[key].help);
 	}
-	fprintf(to, "  %-20s %s\n", "--config FILE",
-		"read these options from a file, without their dashes: key = value");
-	fprintf(to, "  %-20s %s\n", "--upgrade",
-		"have the daemon at the socket go on as this program; see tgd(8)");
-	fprintf(to, "  %-20s %s\n", "--help", "this text");
-	fprintf(to, "  %-20s %s\n", "--version", "the version");
-	fputs("\nSIZE is a number of bytes with K, M, G or T behind it for powers of 1024: 512M, "
-	      "1.5G.\n"
-	      "What the command line says counts more than the file.  SIGHUP: read the limit from "
-	      "the file again.\n"
-	      "\"ready\" in the log (standard error) says that clients can attach.  See tgd(8), "
-	      "tgctl(1).\n",
+	for (key = 0; key < TGS_ARRAY_LEN(more); key++)
+		fprintf(to, "  %-20s %s\n", more[key][0], more[key][1]);
+	fputs("\nSIZE is a number of bytes with K, M, G or T behind it for powers of 1024: 1.5G.\n"
+	      "What the command line says counts more than the file.  SIGHUP: read the limit "
+	      "again.\n"
+	      "\"ready\" in the log (standard error) says that clients can attach.  See tgd(8).\n",
 	      to);
 }

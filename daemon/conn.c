@@ -442,9 +442,8 @@ void tgd_conn_retire(struct tgd_conn *conn)
 
 bool tgd_conn_is_quiet(const struct tgd_conn *conn)
 {
-	return conn->state == CLOSED ||
-	       (!conn->held && !conn->waits && !conn->throttled &&
-		evbuffer_get_length(conn->out) == 0);
+	return conn->state == CLOSED || (!conn->held && !conn->waits && !conn->throttled &&
+					 evbuffer_get_length(conn->out) == 0);
 }
 
 void tgd_conn_end(struct tgd_conn *conn, const char *why)

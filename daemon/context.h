@@ -19,7 +19,8 @@ struct tgd_session;
 struct tgd_keeping {
 	pid_t keeper_pid; /* 0: there is none right now */
 	uint64_t restarts;
-	const char *upgrade_failure; /* why the last upgrade was not done; "": it was, or there was none */
+	const char *
+		upgrade_failure; /* why the last upgrade was not done; "": it was, or there was none */
 };
 
 struct tgd_context {

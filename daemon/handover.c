@@ -36,8 +36,7 @@ static int *fd_at(struct tgd_handover *handover, unsigned i)
 	return all[i];
 }
 
-static const char *const fd_names[N_FDS] = {"control", "listener", "lock",
-					    "map",     "heap",     "worker"};
+static const char *const fd_names[N_FDS] = {"control", "listener", "lock", "map", "heap", "worker"};
 
 void tgd_handover_init(struct tgd_handover *handover)
 {

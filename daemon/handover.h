@@ -12,7 +12,7 @@
 #define TGD_FAILURE_SIZE 256
 
 enum tgd_role {
-	TGD_ROLE_FIRST,  /* started by others: becomes a keeper, and makes all */
+	TGD_ROLE_FIRST, /* started by others: becomes a keeper, and makes all */
 	TGD_ROLE_KEEPER, /* started by a worker whose keeper died, or by the keeper before an upgrade */
 	TGD_ROLE_WORKER, /* started by a keeper */
 };

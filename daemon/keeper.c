@@ -33,8 +33,8 @@
 #include "daemon/peer.h"
 #include "shm/base.h"
 
-#define QUICK_MS     1000  /* a worker that dies sooner may be one that always will */
-#define WAIT_STEP_MS 50    /* so the next waits longer each time */
+#define QUICK_MS     1000 /* a worker that dies sooner may be one that always will */
+#define WAIT_STEP_MS 50   /* so the next waits longer each time */
 #define WAIT_MAX_MS  1000
 #define END_MS       10000 /* after which a worker that does not end is killed */
 #define TRY_MS       30000 /* after which a new program that is not ready is given up */
@@ -51,10 +51,10 @@ struct keeper {
 	int signals;
 	enum last_word last_word;
 	char last_text[TGD_CONTROL_TEXT];
-	bool trying;        /* the worker is of next_program, and not ready yet */
-	bool served;        /* a worker was ready, at some time */
-	bool stopping;      /* a signal said so */
-	unsigned n_quick;   /* workers in a row that died soon */
+	bool trying;         /* the worker is of next_program, and not ready yet */
+	bool served;         /* a worker was ready, at some time */
+	bool stopping;       /* a signal said so */
+	unsigned n_quick;    /* workers in a row that died soon */
 	uint64_t started_at; /* the present worker, ms */
 	uint64_t start_at;   /* the next one */
 	uint64_t kill_at;    /* 0: never */
@@ -233,8 +233,10 @@ static void become_new_program(struct keeper *k)
 
 	given.role = TGD_ROLE_KEEPER;
 	r = tgd_handover_exec(&given, k->program, k->config->argv);
-	tgd_log(TGD_LOG_WARNING, "the keeper stays of the old program: the new one cannot be "
-				 "executed: %s", strerror(-r));
+	tgd_log(TGD_LOG_WARNING,
+		"the keeper stays of the old program: the new one cannot be "
+		"executed: %s",
+		strerror(-r));
 }
 
 static void on_ready(struct keeper *k, const char *version)
@@ -249,8 +251,8 @@ static void on_ready(struct keeper *k, const char *version)
 	shut(&k->program);
 	k->program = k->next_program;
 	k->next_program = -1;
-	tgd_log(TGD_LOG_NOTICE, "upgraded: worker %d is tgd %s from %s",
-		(int)k->have.worker_pid, version, k->next_path);
+	tgd_log(TGD_LOG_NOTICE, "upgraded: worker %d is tgd %s from %s", (int)k->have.worker_pid,
+		version, k->next_path);
 	become_new_program(k);
 }
 

@@ -160,8 +160,8 @@ static void on_control(evutil_socket_t fd, short what, void *arg)
 
 static void listen_to_keeper(struct tgd_kept *kept)
 {
-	kept->heard = event_new(kept->base, kept->have.control, EV_READ | EV_PERSIST, on_control,
-				kept);
+	kept->heard =
+		event_new(kept->base, kept->have.control, EV_READ | EV_PERSIST, on_control, kept);
 	if (kept->heard != NULL && event_add(kept->heard, NULL) == 0)
 		return;
 	/* Without a word from us the keeper still sees when we die. */

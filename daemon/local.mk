@@ -37,6 +37,8 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/heap.h \
 	%D%/holders.c \
 	%D%/holders.h \
+	%D%/join.c \
+	%D%/join.h \
 	%D%/keeper.c \
 	%D%/keeper.h \
 	%D%/kept.c \

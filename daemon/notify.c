@@ -55,8 +55,9 @@ static void notify(const char *text, int fd)
 	}
 	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0 || sendmsg(sock, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		tgd_log(TGD_LOG_WARNING, "the service manager (NOTIFY_SOCKET=%s) cannot be told: %s",
-			path, strerror(errno));
+		tgd_log(TGD_LOG_WARNING,
+			"the service manager (NOTIFY_SOCKET=%s) cannot be told: %s", path,
+			strerror(errno));
 }
 
 void tgd_notify_ready(pid_t pid)

@@ -27,7 +27,7 @@ struct tgd_answer {
 		Tgd__Trimmed trimmed;
 	} body;
 	bool with_fds; /* the heap's descriptors go with the reply */
-	bool later;    /* the reply follows when something has happened, or the request comes again */
+	bool later; /* the reply follows when something has happened, or the request comes again */
 	char why[512]; /* the sentence of an error */
 };
 
@@ -43,6 +43,6 @@ int tgd_answer_refuse(struct tgd_answer *answer, int error, const char *format, 
 /* The client has no connection any more: it may come back, unless it is another program by now. */
 void tgd_client_lost(struct tgd_client *client, const char *why);
 
-/* Enters the clients of the daemon before us that still live, and ends those that do not.  For a heap
- * that was taken over, before the loop runs.  -errno with a sentence. */
-int tgd_clients_resume(struct tgd_context *context, char *why, size_t why_size);
+/* Passes on what the heap says about its last error. */
+int tgd_answer_heap_refuses(const struct tgd_session *session, struct tgd_answer *answer,
+			    int error);

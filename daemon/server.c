@@ -26,9 +26,9 @@
 #include "daemon/accept.h"
 #include "daemon/client.h"
 #include "daemon/heap.h"
+#include "daemon/join.h"
 #include "daemon/kept.h"
 #include "daemon/listen.h"
-#include "daemon/request.h"
 #include "daemon/session.h"
 #include "proto/size.h"
 #include "shm/base.h"
@@ -282,8 +282,8 @@ static void init_context(struct tgd_context *context, struct tgd_config *config,
 	snprintf(config->heap, sizeof(config->heap), "%s", handover->name);
 	snprintf(config->socket, sizeof(config->socket), "%s", handover->socket);
 	context->config = config;
-	context->access = (struct tgd_access){
-		.mode = handover->mode, .uid = geteuid(), .gid = handover->gid};
+	context->access =
+		(struct tgd_access){.mode = handover->mode, .uid = geteuid(), .gid = handover->gid};
 	context->max_sessions = (unsigned)tgs_min(
 		files > FILES_OF_OUR_OWN ? (files - FILES_OF_OUR_OWN) / 2 : 0, TGS_CLIENTS_MAX);
 	context->max_sessions = (unsigned)tgs_max(context->max_sessions, SESSIONS_MIN);

@@ -26,8 +26,8 @@ struct tgd_session {
 	bool refused;              /* may not be here; the first request is answered so */
 	uint32_t awaited_client;   /* not 0: nothing is handled before that client is settled */
 	uint64_t awaited_request;  /* which is the answer to this request */
-	uint64_t settle_by;        /* tgd_now_ms; not 0: nor before all the dead are settled, or then */
-	bool has_waited;           /* for that, with the request that is handled now */
+	uint64_t settle_by; /* tgd_now_ms; not 0: nor before all the dead are settled, or then */
+	bool has_waited;    /* for that, with the request that is handled now */
 	struct tgd_session *prev, *next;
 };
 

@@ -186,7 +186,8 @@ static int upgrade(const char *path, char *why, size_t why_size)
 	r = ask_admin(new_sock, TGD__ADMIN__WHAT__STATUS, "", &reply, why, why_size);
 	if (r < 0)
 		return r;
-	if (reply->body_case == TGD__REPLY__BODY_STATUS && reply->status->upgrade_failure[0] != '\0') {
+	if (reply->body_case == TGD__REPLY__BODY_STATUS &&
+	    reply->status->upgrade_failure[0] != '\0') {
 		snprintf(why, why_size, "%s", reply->status->upgrade_failure);
 		return -ECHILD;
 	}

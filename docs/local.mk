@@ -10,6 +10,10 @@ EXTRA_DIST += \
 	%D%/design.md \
 	%D%/layout.md \
 	%D%/malloc.md \
+	%D%/model/README.md \
+	%D%/model/free.pml \
+	%D%/model/owner.pml \
+	%D%/model/swap.pml \
 	%D%/protocol.md \
 	%D%/recovery-cost.md \
 	%D%/testing.md \

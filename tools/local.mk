@@ -1,6 +1,13 @@
 # tools/: checks of the sources for developers.
 
-EXTRA_DIST += tools/count-tests
+EXTRA_DIST += tools/check-model tools/count-tests
+
+# The Spin models of what concurrent kills may leave behind (docs/model/).  Skipped where spin is not installed.
+TESTS += tools/check-model
+
+.PHONY: check-model
+check-model:
+	srcdir='$(srcdir)' CC='$(CC)' $(top_srcdir)/tools/check-model
 
 tg_sources_glob = shm/*.[ch] proto/*.[ch] daemon/*.[ch] client/*.[ch] client/*/*.[ch] \
 	examples/*/*.[ch] tests/*/*.[ch] tools/*.c

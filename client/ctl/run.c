@@ -52,6 +52,7 @@ struct stage {
 	char preload_path[4096];
 	char dir[TGP_SOCKET_PATH_SIZE - 8]; /* with "/sock" it is a socket's path */
 	char socket[TGP_SOCKET_PATH_SIZE];
+	char log[TGP_SOCKET_PATH_SIZE];
 	sigset_t old_mask;
 	int signals; /* signalfd */
 	pid_t tgd;
@@ -142,6 +143,7 @@ static int make_dir(struct stage *s)
 			    strerror(n));
 	}
 	snprintf(s->socket, sizeof(s->socket), "%s/sock", s->dir);
+	snprintf(s->log, sizeof(s->log), "%s/log", s->dir);
 	return TGC_OK;
 }
 
@@ -161,22 +163,15 @@ static void remove_dir(struct stage *s)
 	(void)rmdir(s->dir);
 }
 
-static void log_path(const struct stage *s, char *buf, size_t size)
-{
-	snprintf(buf, size, "%s/log", s->dir);
-}
-
 /* The last line that tgd logged, "" if there is none. */
 static void last_words(const struct stage *s, char *buf, size_t size)
 {
-	char path[TGP_SOCKET_PATH_SIZE];
 	TGS_CLOSE int fd = -1;
 	char *line;
 	ssize_t n;
 
 	buf[0] = '\0';
-	log_path(s, path, sizeof(path));
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = open(s->log, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
 	if (lseek(fd, -(off_t)(size - 1), SEEK_END) < 0)
@@ -197,7 +192,7 @@ static void last_words(const struct stage *s, char *buf, size_t size)
 /* In the child: becomes tgd, or ends; then the log says why. */
 __attribute__((noreturn)) static void exec_tgd(struct stage *s, pid_t parent)
 {
-	char limit[24], path[TGP_SOCKET_PATH_SIZE];
+	char limit[24];
 	const char *words[] = {s->tgd_path, "--socket", s->socket, "--heap",
 			       "run",       "--limit",  limit,     NULL};
 	int log, null;
@@ -208,8 +203,7 @@ __attribute__((noreturn)) static void exec_tgd(struct stage *s, pid_t parent)
 	setpgid(0, 0);
 	sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
 	unsetenv("LD_PRELOAD");
-	log_path(s, path, sizeof(path));
-	log = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	log = open(s->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 	null = open("/dev/null", O_RDONLY);
 	if (log < 0 || null < 0 || dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
 		_exit(1);
@@ -246,6 +240,13 @@ static int start_tgd(struct stage *s)
 	return TGC_OK;
 }
 
+static void reap_tgd(struct stage *s)
+{
+	while (waitpid(s->tgd, &s->tgd_status, 0) < 0 && errno == EINTR)
+		;
+	s->tgd = 0;
+}
+
 /* tgd has ended before we told it to: reaps it and says so, unless someone may have stopped it
  * in good order.  Returns `status`. */
 static int explain_end(struct stage *s, int status, bool wanted, const char *when)
@@ -253,9 +254,7 @@ static int explain_end(struct stage *s, int status, bool wanted, const char *whe
 	char words[512];
 
 	last_words(s, words, sizeof(words));
-	while (waitpid(s->tgd, &s->tgd_status, 0) < 0 && errno == EINTR)
-		;
-	s->tgd = 0;
+	reap_tgd(s);
 	/* The command may stop it itself: nothing is wrong then. */
 	if (wanted && WIFEXITED(s->tgd_status) && WEXITSTATUS(s->tgd_status) == 0)
 		return status;
@@ -319,9 +318,7 @@ static bool goes_on(struct stage *s)
 	tgc_talk_free(talk);
 	if (!serves)
 		return false;
-	while (waitpid(s->tgd, &s->tgd_status, 0) < 0 && errno == EINTR)
-		;
-	s->tgd = 0;
+	reap_tgd(s);
 	return true;
 }
 
@@ -350,9 +347,7 @@ static void stop_tgd(struct stage *s)
 	(void)kill(s->tgd, SIGTERM);
 	if (s->tgd_fd < 0 || poll(&p, 1, STOP_MS) == 0)
 		(void)kill(s->tgd, SIGKILL);
-	while (waitpid(s->tgd, &s->tgd_status, 0) < 0 && errno == EINTR)
-		;
-	s->tgd = 0;
+	reap_tgd(s);
 }
 
 /* ---- the command ---- */

@@ -254,8 +254,8 @@ active proctype daemon()
 	bool will_grant;
 
 	if
-	:: will_grant = true
 	:: true
+	:: will_grant = true
 	fi;
 	dead_A = true;
 	{ serve() } unless { killed };

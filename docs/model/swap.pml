@@ -18,9 +18,10 @@
  * -DBUFFERED=0: without Z; -DEXACT=1: tg_swap_seen, and X is freed while T may still try: U waits for nobody, but first swings
  * X.next to a mark, retiring what was there (-DSEAL=0: it does not, and what T gives goes down with X).
  *
- * Bounds: one swap by T, two by U, five objects of which each is reused once.  A free of a noted place is atomic here with the knowledge that
- * it took place, as is help: free.pml looks into those.  Assumed of the program, as of any memory: X is not freed while
- * somebody who still runs may swing X.next (U waits until T is past its swing, or stopped for good).
+ * Bounds: one swap by T, two or three by U, five objects of which each is reused once.  A free of a noted place is atomic here
+ * with the knowledge that it took place, as is help: free.pml looks into those.  Assumed of the program, as of any memory: X is
+ * not freed while somebody who still runs may swing X.next (U waits until T is past its swing, or stopped for good), but for
+ * EXACT=1; and nobody writes into X by other means before it is free.
  * The rules, each dropped by -DNAME=0:
  *   HELP           help before overwriting                    HELP_AT_FREE   tell who swings inside before freeing
  *   HELP_AT_SETTLE so does the recoverer that retires         PENDING_FIRST  a place in the buffer is made before the note

@@ -22,6 +22,27 @@
 static uint64_t chosen[TGT_TRACE_MAX];
 static uint64_t n_chosen;
 
+/* Was anybody killed at the place, in whichever copy? */
+static bool is_new(uint32_t index)
+{
+	const struct tgt_site_info *site = tgt_control->site[TGT_DAEMON];
+	uint32_t n = atomic_load(&tgt_control->n_sites[TGT_DAEMON]), i;
+
+	for (i = 0; i < n; i++) {
+		if (site[i].line == site[index].line &&
+		    strcmp(site[i].file, site[index].file) == 0 && atomic_load(&site[i].fired) != 0)
+			return false;
+	}
+	return true;
+}
+
+static bool is_wanted(uint64_t times, bool last, uint32_t site, unsigned per_site)
+{
+	if (per_site == TGT_NEW)
+		return times == 1 && is_new(site);
+	return per_site == 0 || times <= per_site || last;
+}
+
 /* Of the points passed after the first `skip` ones. */
 static void choose(uint64_t skip, unsigned per_site)
 {
@@ -36,7 +57,8 @@ static void choose(uint64_t skip, unsigned per_site)
 		last[trace[i]] = i;
 	n_chosen = 0;
 	for (i = skip; i < n; i++) {
-		if (per_site == 0 || ++times[trace[i]] <= per_site || last[trace[i]] == i)
+		times[trace[i]]++;
+		if (is_wanted(times[trace[i]], last[trace[i]] == i, trace[i], per_site))
 			chosen[n_chosen++] = i - skip + 1;
 	}
 }
@@ -101,15 +123,13 @@ unsigned tgt_run_daemon(const struct tgt_script *script, bool reclaim, unsigned 
 	return n;
 }
 
-unsigned tgt_run_daemon_twice(const struct tgt_script *script, bool reclaim, unsigned per_site)
+/* The next daemon, after one that was killed at point k. */
+static unsigned run_next(const struct tgt_script *script, bool reclaim, uint64_t k,
+			 unsigned per_site)
 {
-	uint64_t k, i, n_points;
 	unsigned n = 0;
+	uint64_t i;
 
-	if (run(script, reclaim, 0, TGT_NO_POINT) == TGT_FAILED)
-		return failed(script, reclaim, "daemon not killed", 0);
-	n_points = atomic_load(&tgt_control->aim[TGT_DAEMON].n_passed);
-	k = n_points / 3 + 1;
 	if (run(script, reclaim, k, 0) == TGT_FAILED)
 		return failed(script, reclaim, "daemon", k);
 	choose(k, per_site);
@@ -117,6 +137,23 @@ unsigned tgt_run_daemon_twice(const struct tgt_script *script, bool reclaim, uns
 		if (run(script, reclaim, k, chosen[i]) == TGT_FAILED)
 			n += failed(script, reclaim, "the next daemon", chosen[i]);
 	}
+	return n;
+}
+
+unsigned tgt_run_daemon_twice(const struct tgt_script *script, bool reclaim, unsigned per_site,
+			      unsigned per_site_next)
+{
+	static uint64_t first[TGT_TRACE_MAX];
+	uint64_t n_first, i;
+	unsigned n = 0;
+
+	if (run(script, reclaim, 0, TGT_NO_POINT) == TGT_FAILED)
+		return failed(script, reclaim, "daemon not killed", 0);
+	choose(0, per_site);
+	n_first = n_chosen;
+	memcpy(first, chosen, sizeof(first));
+	for (i = 0; i < n_first && n < FAILURES_MAX; i++)
+		n += run_next(script, reclaim, first[i], per_site_next);
 	return n;
 }
 
@@ -130,8 +167,7 @@ static enum tgt_outcome run_recovery(const struct tgt_script *script, bool recla
 	int pid;
 
 	tgt_run_prepare(script, reclaim, i, SIGSTOP);
-	pid = tgt_child_start();
-	outcome = pid < 0 ? TGT_FAILED : tgt_run_judge(tgt_child_wait(pid));
+	outcome = tgt_run_judge(tgt_run_child(script, &pid));
 	tgt_ledger->daemon_k = k;
 	tgt_arm_daemon();
 	if (outcome == TGT_CUT) {
@@ -165,6 +201,76 @@ unsigned tgt_run_recovery(const struct tgt_script *script, bool reclaim, unsigne
 			if (run_recovery(script, reclaim, i, chosen[j]) == TGT_FAILED)
 				n += failed(script, reclaim, what, chosen[j]);
 		}
+	}
+	return n;
+}
+
+/* The points of a run with two children. */
+struct beside {
+	const struct tgt_script *first, *second;
+	uint64_t i, j;
+	enum tgt_outcome one, two;
+};
+
+static void end_child(int pid)
+{
+	kill(pid, SIGKILL);
+	(void)tgt_child_wait(pid);
+	tgt_n_kills++;
+}
+
+/* The first child stays stopped until the second one is recovered. */
+static bool run_beside(struct beside *b, uint64_t k)
+{
+	bool well = true;
+	int one, two;
+
+	tgt_run_prepare(b->first, false, b->i, SIGSTOP);
+	b->one = tgt_run_judge(tgt_run_child(b->first, &one));
+	b->two = TGT_ENDED;
+	if (b->one == TGT_CUT) {
+		tgt_hand_is_cut();
+		tgt_run_second(b->second, b->j, SIGSTOP);
+		b->two = tgt_run_judge(tgt_run_child(b->second, &two));
+		tgt_hand_is_cut();
+		tgt_ledger->daemon_k = k;
+		tgt_arm_daemon();
+		if (b->two == TGT_CUT)
+			end_child(two);
+		well = tgt_wait_clients(2);
+		end_child(one);
+	}
+	well = well && b->one != TGT_FAILED && b->two != TGT_FAILED && tgt_oracle();
+	tgt_disarm(TGT_DAEMON);
+	tgt_n_kills += atomic_load(&tgt_control->aim[TGT_DAEMON].n_fired);
+	return well;
+}
+
+static unsigned run_all_beside(struct beside *b, unsigned per_site)
+{
+	unsigned n = 0;
+	uint64_t i;
+
+	if (!run_beside(b, 0))
+		return failed(b->second, false, "beside one that is stopped", 0);
+	choose(0, per_site);
+	for (i = 0; i < n_chosen && n < FAILURES_MAX; i++) {
+		if (!run_beside(b, chosen[i]))
+			n += failed(b->second, false, "beside one that is stopped", chosen[i]);
+	}
+	return n;
+}
+
+unsigned tgt_run_recovery_beside(const struct tgt_script *first, const struct tgt_script *second,
+				 unsigned per_site)
+{
+	struct beside b = {.first = first, .second = second, .i = 1, .one = TGT_CUT};
+	unsigned n = 0;
+
+	for (; b.one == TGT_CUT && n < FAILURES_MAX; b.i++) {
+		b.two = TGT_CUT;
+		for (b.j = 1; b.one == TGT_CUT && b.two == TGT_CUT && n < FAILURES_MAX; b.j++)
+			n += run_all_beside(&b, per_site);
 	}
 	return n;
 }

@@ -48,6 +48,7 @@ check_LTLIBRARIES += %D%/libtgcrash.la
 	%D%/oracle.h \
 	%D%/run.c \
 	%D%/run.h \
+	%D%/scripts_daemon.c \
 	%D%/scripts_memory.c \
 	%D%/scripts_process.c \
 	%D%/scripts_share.c \

@@ -32,7 +32,10 @@ bool tgt_is_swap(const struct tgt_script *script)
 
 static const struct tgt_script *lists(unsigned i)
 {
-	return i == 0 ? tgt_memory_scripts : i == 1 ? tgt_share_scripts : tgt_process_scripts;
+	static const struct tgt_script *const all[] = {tgt_memory_scripts, tgt_share_scripts,
+						       tgt_process_scripts, tgt_daemon_scripts};
+
+	return all[i];
 }
 
 const struct tgt_script *tgt_script_named(const char *name)
@@ -40,7 +43,7 @@ const struct tgt_script *tgt_script_named(const char *name)
 	const struct tgt_script *script;
 	unsigned i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 4; i++) {
 		for (script = lists(i); script->name != NULL; script++) {
 			if (strcmp(script->name, name) == 0)
 				return script;
@@ -54,7 +57,7 @@ const struct tgt_script *tgt_script_at_random(uint64_t *random)
 	const struct tgt_script *all[SCRIPTS_MAX], *script;
 	unsigned n = 0, i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 4; i++) {
 		for (script = lists(i); script->name != NULL; script++) {
 			if (script->meeting == NULL && script->flags == 0)
 				all[n++] = script;
@@ -136,7 +139,7 @@ int tgt_crash_main(int argc, char **argv, const char *name,
 	run_one = each;
 	is_wanted = wanted;
 	tgt_share_scripts_make();
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 4; i++)
 		add(lists(i), only);
 	for (; only == NULL && more->pName != NULL; more++)
 		tests[n_tests++] = *more;

@@ -2,6 +2,7 @@
  */
 #include "tests/crash/oracle.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "client/process.h"
 #include "shm/span.h"
 #include "tests/crash/ledger.h"
+#include "tests/crash/run.h"
 #include "tests/support/child.h"
 #include "tests/support/daemon.h"
 #include "tests/support/fixture.h"
@@ -106,6 +108,20 @@ bool tgt_wait_clients(unsigned n)
 	} while (tgt_now_ms() < deadline);
 	tgt_wrong("a dead client is not recovered");
 	return false;
+}
+
+/* What was freed in spans of nobody is found by the daemon in its own time. */
+static void wait_swept(void)
+{
+	long long deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
+	const Tgd__Reply *reply;
+
+	do
+		reply = tgt_admin(TGD__ADMIN__WHAT__STATUS, 0);
+	while (reply != NULL && reply->status->orphan_spans != 0 && tgt_now_ms() < deadline &&
+	       poll(NULL, 0, 1) == 0);
+	if (reply != NULL && reply->status->orphan_spans != 0)
+		tgt_wrong("the daemon does not find that its spans are empty");
 }
 
 void tgt_oracle_start(void)
@@ -352,10 +368,16 @@ static void empty(void)
 
 bool tgt_oracle(void)
 {
+	static int failed_before;
 	unsigned before = tgt_n_wrong, extras_max, i;
 
+	if (tgt_failed_expectations() != failed_before)
+		tgt_wrong("what the observer expects is not so");
+	failed_before = tgt_failed_expectations();
 	if (!tgt_wait_clients(1))
 		return false;
+	if (tgt_ledger->script->flags & TGT_SWEPT)
+		wait_swept();
 	tgt_hand_is_cut();
 	root_in_hand();
 	extras_max = expect();

@@ -212,6 +212,15 @@ void tgt_run_prepare(const struct tgt_script *script, bool reclaim, uint64_t k, 
 		script->observer();
 }
 
+void tgt_run_second(const struct tgt_script *script, uint64_t k, int signal)
+{
+	tgt_control->aim[TGT_CLIENT].fired = 0;
+	tgt_ledger->script = script;
+	tgt_ledger->k = k;
+	tgt_ledger->signal = signal;
+	tgt_ledger->armed_once = tgt_ledger->finished = 0;
+}
+
 enum tgt_outcome tgt_run_judge(int status)
 {
 	bool cut = tgt_fired(TGT_CLIENT) != NULL;
@@ -248,19 +257,26 @@ void tgt_run_failed(const struct tgt_script *script, const char *how, uint64_t k
 	renew_world();
 }
 
+int tgt_run_child(const struct tgt_script *script, int *ret_pid)
+{
+	int pid = tgt_child_start();
+
+	*ret_pid = pid;
+	if (pid < 0) {
+		tgt_wrong("no child: %s", strerror(-pid));
+		return pid;
+	}
+	if (script->meeting != NULL)
+		meet(script);
+	return tgt_child_wait(pid);
+}
+
 enum tgt_outcome tgt_run_prepared(const struct tgt_script *script)
 {
 	enum tgt_outcome outcome;
 	int pid;
 
-	pid = tgt_child_start();
-	if (pid < 0) {
-		tgt_wrong("no child: %s", strerror(-pid));
-		return TGT_FAILED;
-	}
-	if (script->meeting != NULL)
-		meet(script);
-	outcome = tgt_run_judge(tgt_child_wait(pid));
+	outcome = tgt_run_judge(tgt_run_child(script, &pid));
 	tgt_n_kills += outcome == TGT_CUT;
 	return outcome != TGT_FAILED && tgt_oracle() ? outcome : TGT_FAILED;
 }

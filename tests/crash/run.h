@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@ enum {
 	TGT_UNATTACHED = 1,   /* set_up does not begin with tg_attach */
 	TGT_COUNT_ERRORS = 2, /* TG_ON_ERROR=count */
 	TGT_KEEP_ONLY = 4,    /* not under TG_RECLAIM */
+	TGT_SWEPT = 8,        /* the daemon is given the time to find by itself what is free */
 };
 
 struct tgt_script {
@@ -28,7 +30,7 @@ struct tgt_script {
 };
 
 /* Ends with one that has no name. */
-extern const struct tgt_script tgt_memory_scripts[], tgt_process_scripts[];
+extern const struct tgt_script tgt_memory_scripts[], tgt_process_scripts[], tgt_daemon_scripts[];
 extern struct tgt_script tgt_share_scripts[];
 void tgt_share_scripts_make(void);
 
@@ -70,17 +72,26 @@ unsigned tgt_run_pair(const struct tgt_script *first, const struct tgt_script *s
 
 /* ---- daemons.c ---- */
 
+/* For `per_site`: at those places alone at which nobody was killed so far. */
+#define TGT_NEW UINT_MAX
+
 /* The child does the script and is not killed; the daemon that serves it is: at each point that it passes until the heap is
  * empty again (`per_site` not 0: at the first so many times that it comes to a place of the source, and at the last). */
 unsigned tgt_run_daemon(const struct tgt_script *script, bool reclaim, unsigned per_site,
 			uint64_t point);
 
-/* The daemon is killed at its `k`th point, and the next one, too, as above. */
-unsigned tgt_run_daemon_twice(const struct tgt_script *script, bool reclaim, unsigned per_site);
+/* The daemon is killed at a point, and the next one, too: for each first point as above, the second ones likewise. */
+unsigned tgt_run_daemon_twice(const struct tgt_script *script, bool reclaim, unsigned per_site,
+			      unsigned per_site_next);
 
 /* The child is killed at its point i, and the daemon that recovers it as above; each `step`th i from the first. */
 unsigned tgt_run_recovery(const struct tgt_script *script, bool reclaim, unsigned step,
 			  unsigned per_site);
+
+/* A first child is stopped at a point, a second one at another, and the daemon that recovers the second one is killed as
+ * above, while the first one is still stopped: all pairs of points. */
+unsigned tgt_run_recovery_beside(const struct tgt_script *first, const struct tgt_script *second,
+				 unsigned per_site);
 
 /* Both, at points chosen by `random`. */
 unsigned tgt_run_both_at_random(const struct tgt_script *script, bool reclaim, uint64_t *random);
@@ -94,8 +105,13 @@ enum tgt_outcome { TGT_ENDED, TGT_CUT, TGT_FAILED };
 
 /* Prepares the ledger for a run, and does the observer's part. */
 void tgt_run_prepare(const struct tgt_script *script, bool reclaim, uint64_t k, int signal);
+/* Prepares it for a second child beside the first one. */
+void tgt_run_second(const struct tgt_script *script, uint64_t k, int signal);
 /* The run itself, and the oracle. */
 enum tgt_outcome tgt_run_prepared(const struct tgt_script *script);
+/* Bears the child and lets it meet, if it has a meeting; waits for its end, or stop: its wait status.  *ret_pid: the child.
+ * -errno: there is none. */
+int tgt_run_child(const struct tgt_script *script, int *ret_pid);
 /* Was the child that has ended with this wait status cut, did it end by itself, or is something wrong? */
 enum tgt_outcome tgt_run_judge(int status);
 /* Says where the run failed, and begins with another heap. */

@@ -235,7 +235,8 @@ static const struct {
 	const char *name;
 	size_t size;
 } kinds[] = {
-	{"none", 0}, {"tiny", 8}, {"dense", 48}, {"big", 4096}, {"large", 40000},
+	{"none", 0},   {"tiny", 8},   {"like the link", 64},
+	{"dense", 48}, {"big", 4096}, {"large", 40000},
 };
 
 static const char *const flag_names[] = {"plain", "give", "retire", "give and retire"};

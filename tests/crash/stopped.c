@@ -102,8 +102,7 @@ static enum tgt_outcome run(const struct tgt_script *script, bool reclaim,
 	int pid;
 
 	tgt_run_prepare(script, reclaim, k, SIGSTOP);
-	pid = tgt_child_start();
-	outcome = pid < 0 ? TGT_FAILED : tgt_run_judge(tgt_child_wait(pid));
+	outcome = tgt_run_judge(tgt_run_child(script, &pid));
 	if (outcome == TGT_CUT) {
 		go_on(meanwhile);
 		kill(pid, SIGKILL);
@@ -142,13 +141,8 @@ static enum tgt_outcome run_second(const struct tgt_script *second, uint64_t k)
 	enum tgt_outcome outcome;
 	int pid;
 
-	tgt_control->aim[TGT_CLIENT].fired = 0;
-	tgt_ledger->script = second;
-	tgt_ledger->k = k;
-	tgt_ledger->signal = SIGKILL;
-	tgt_ledger->armed_once = tgt_ledger->finished = 0;
-	pid = tgt_child_start();
-	outcome = pid < 0 ? TGT_FAILED : tgt_run_judge(tgt_child_wait(pid));
+	tgt_run_second(second, k, SIGKILL);
+	outcome = tgt_run_judge(tgt_run_child(second, &pid));
 	tgt_n_kills += outcome == TGT_CUT;
 	tgt_hand_is_cut();
 	/* It is recovered while the first one is still there. */
@@ -163,8 +157,7 @@ static enum tgt_outcome run_both(const struct tgt_script *first, const struct tg
 	int pid;
 
 	tgt_run_prepare(first, false, j, SIGSTOP);
-	pid = tgt_child_start();
-	*ret_first = pid < 0 ? TGT_FAILED : tgt_run_judge(tgt_child_wait(pid));
+	*ret_first = tgt_run_judge(tgt_run_child(first, &pid));
 	if (*ret_first == TGT_CUT) {
 		tgt_hand_is_cut();
 		outcome = run_second(second, k);

@@ -120,8 +120,8 @@ static void preload_is_for_the_command_alone_and_comes_first(void)
 }
 
 /* Sets w and k to the pids of the worker and of the keeper. */
-#define GET_PIDS                                                            \
-	"s=$($TGCTL --json status); "                                       \
+#define GET_PIDS                                                      \
+	"s=$($TGCTL --json status); "                                 \
 	"w=$(echo \"$s\" | sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/'); " \
 	"k=$(echo \"$s\" | sed 's/.*\"keeper_pid\": \\([0-9]*\\).*/\\1/'); "
 
@@ -140,7 +140,8 @@ static void a_daemon_that_died_is_told_of(void)
 static void a_daemon_half_of_which_died_goes_on_and_ends_with_the_command(void)
 {
 	CU_ASSERT_EQUAL(run_script(NULL, NULL,
-				   GET_PIDS "kill -KILL $w; $TGCTL ping >/dev/null || exit 6; exit 5"),
+				   GET_PIDS
+				   "kill -KILL $w; $TGCTL ping >/dev/null || exit 6; exit 5"),
 			5);
 	CU_ASSERT_STRING_EQUAL(output, "");
 	CU_ASSERT_EQUAL(run_script(NULL, NULL,

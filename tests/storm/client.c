@@ -81,6 +81,8 @@ static void start_seats(unsigned client, uint64_t random)
 				   .book = &storm_board->books[seat],
 				   .arena = arena},
 		};
+		/* What the process before had is there, whether it is settled yet or not. */
+		storm_check_book(seats[i].worker.book, "when a process takes it over");
 		if (pthread_create(&seats[i].thread, NULL, work, &seats[i]) != 0) {
 			storm_fail("no thread: %m");
 			_exit(1);

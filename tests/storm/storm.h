@@ -239,6 +239,8 @@ void storm_free_at(struct storm_worker *w, unsigned index);
 void storm_entry_set(struct storm_entry *to, const struct storm_entry *from);
 /* Is the object that the entry names whole? */
 bool storm_entry_ok(const struct storm_entry *entry);
+/* Are all that the book names?  Else says so, and when it was seen. */
+void storm_check_book(const struct storm_book *book, const char *when);
 
 /* links.c.  `seen` is the word of the link, `there` the object that it leads to, `index` the entry of what is given.
  * True: done.  All say what is wrong when what was taken is not whole. */

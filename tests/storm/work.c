@@ -87,9 +87,25 @@ bool storm_entry_ok(const struct storm_entry *entry)
 
 static void check_entry(const struct storm_entry *entry, const char *when)
 {
-	if (!storm_entry_ok(entry))
-		storm_fail("object %llx of %u bytes, made by seat %u, is damaged %s",
-			   (unsigned long long)entry->ref, entry->size, entry->maker, when);
+	bool lives = tg_usable_size(tg_from_ref(entry->ref)) >= entry->size;
+
+	if (!lives || !storm_entry_ok(entry))
+		storm_fail("object %llx of %u bytes, number %u of seat %u, kind %u, %s, %s %s",
+			   (unsigned long long)entry->ref, entry->size, entry->number, entry->maker,
+			   entry->kind, entry->published ? "published" : "private",
+			   lives ? "is damaged" : "does not live", when);
+}
+
+void storm_check_book(const struct storm_book *book, const char *when)
+{
+	unsigned i;
+
+	for (i = 0; i < STORM_TABLE; i++) {
+		if (book->table[i].ref != 0)
+			check_entry(&book->table[i], when);
+	}
+	if (book->root.ref != 0)
+		check_entry(&book->root, when);
 }
 
 /* ---- objects of one's own ---- */
@@ -245,6 +261,8 @@ void storm_turn_table(struct storm_worker *w)
 	}
 	if (index == STORM_TABLE)
 		return;
+	if (what >= 600)
+		check_entry(&w->book->table[index], "when its owner looks at it");
 	if (what < 450)
 		storm_new(w, index, STORM_PRIVATE, some_size(w));
 	else if (what < 850)
