@@ -28,8 +28,8 @@ $(%C%_libtgvictimd_la_OBJECTS): | $(tg_generated)
 # A tgd that can be killed at its points.
 check_PROGRAMS += %D%/tgd-crash
 %C%_tgd_crash_SOURCES = \
-	daemon/main.c \
-	%D%/keeper_clock.c
+	%D%/keeper_clock.c \
+	daemon/main.c
 %C%_tgd_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=clock_gettime
 %C%_tgd_crash_LDADD = %D%/libtgvictimd.la %D%/libtgvictim.la %D%/libtgpoints.la $(tg_core_libs)
 $(%C%_tgd_crash_OBJECTS): | $(tg_generated)
@@ -64,8 +64,11 @@ check_PROGRAMS += $(tg_crash_tests)
 TESTS += $(tg_crash_tests)
 
 tg_crash_libs = %D%/libtgcrash.la tests/libtgtest.la %D%/libtgvictim.la %D%/libtgpoints.la $(tg_core_libs)
+%C%_test_crash_client_SOURCES = %D%/test_crash_client.c
 %C%_test_crash_client_LDADD = $(tg_crash_libs)
+%C%_test_crash_daemon_SOURCES = %D%/test_crash_daemon.c
 %C%_test_crash_daemon_LDADD = $(tg_crash_libs)
+%C%_test_crash_stopped_SOURCES = %D%/test_crash_stopped.c
 %C%_test_crash_stopped_LDADD = $(tg_crash_libs)
 tg_crash_objects = $(tg_crash_tests:=.$(OBJEXT))
 $(tg_crash_objects): | $(tg_generated)
