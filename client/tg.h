@@ -122,9 +122,11 @@ TG_API bool tg_swap(tg_link *link, const void *expected, void *desired, unsigned
  * link's word, which no two swings leave equal (until one thread has made some thousands in between), and what it leads
  * to; tg_swap_seen swaps only if the word still is that one.  Who reads an object that others may retire copies what it
  * needs, then looks at the link again: the copy is good if the word is the same.  (Memory of the heap stays mapped; what
- * is read of a freed object means nothing, but harms nobody.)  tg_swap_seen may thus also be tried on a link in an object
- * that was retired since: it fails.  It does not publish the object that holds the link: publish that before others can
- * find it. */
+ * is read of a freed object means nothing, but harms nobody.)  It does not publish the object that holds the link:
+ * publish that before others can find it.
+ * Freed memory keeps its bytes for a while, so who retires an object in which others may still try to swing links first
+ * swings each of these links to a mark; then a late tg_swap_seen fails.  And such links have been swung at least once, not
+ * just stored or zero, before others find them: a word without a tag may stand in the memory's next use as well. */
 TG_API uint64_t tg_link_look(const tg_link *link, void **ret_object);
 TG_API bool tg_swap_seen(tg_link *link, uint64_t seen, void *desired, unsigned flags);
 
