@@ -332,6 +332,11 @@ void tgc_large_trim(void)
 	tgc_agree(cache);
 	tgc_cache_drain(cache);
 	idle_shrink(cache, 0, 0);
+	if (cache->agreed != tgc_rpc_reconnects()) {
+		/* As in tgc_return_all: a worker has died meanwhile. */
+		tgc_agree(cache);
+		idle_shrink(cache, 0, 0);
+	}
 	unlock_large();
 }
 

@@ -187,7 +187,7 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 	supply->low = supply->n_empty;
 }
 
-void tgc_return_all(struct tgc_cache *cache)
+static void give_back_all(struct tgc_cache *cache)
 {
 	unsigned class;
 
@@ -201,4 +201,12 @@ void tgc_return_all(struct tgc_cache *cache)
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)
 			break;
 	}
+}
+
+void tgc_return_all(struct tgc_cache *cache)
+{
+	give_back_all(cache);
+	/* A worker that died meanwhile may have read only part of a message: what it left is found by agreeing. */
+	if (cache->agreed != tgc_rpc_reconnects())
+		give_back_all(cache);
 }

@@ -81,7 +81,7 @@ static bool ask_daemon(pid_t *ret_worker, pid_t *ret_keeper)
 static void kill_daemons(void *arg)
 {
 	uint64_t ms = from_environment("TG_STORM_DAEMON_MS", 1000);
-	pid_t worker, keeper;
+	pid_t worker, keeper, killed_keeper = 0;
 	unsigned n = 0;
 
 	(void)arg;
@@ -89,11 +89,15 @@ static void kill_daemons(void *arg)
 		rest_us(ms * (500 + some(1000)));
 		if (storm_board->stop || !ask_daemon(&worker, &keeper) || keeper <= 0)
 			continue;
-		/* Both at once would be the end of the heap. */
-		if (++n % 5 == 0 && kill(keeper, SIGKILL) == 0)
+		/* Both at once would be the end of the heap: a dead one has its successor first, however slow. */
+		if (keeper == killed_keeper)
+			continue;
+		if (++n % 5 == 0 && kill(keeper, SIGKILL) == 0) {
+			killed_keeper = keeper;
 			atomic_fetch_add(&storm_board->keeper_kills, 1);
-		else if (n % 5 != 0 && kill(worker, SIGKILL) == 0)
+		} else if (n % 5 != 0 && kill(worker, SIGKILL) == 0) {
 			atomic_fetch_add(&storm_board->worker_kills, 1);
+		}
 	}
 }
 

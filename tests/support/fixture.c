@@ -138,11 +138,16 @@ struct tg_stats tgt_stats(void)
 	return stats;
 }
 
-unsigned tgt_scaled(unsigned n)
+bool tgt_has_sanitizer(void)
 {
 	const char *sanitizer = getenv("TG_SANITIZER");
 
-	return sanitizer != NULL && *sanitizer != '\0' ? n / 8 + 1 : n;
+	return sanitizer != NULL && *sanitizer != '\0';
+}
+
+unsigned tgt_scaled(unsigned n)
+{
+	return tgt_has_sanitizer() ? n / 8 + 1 : n;
 }
 
 /* splitmix64 */

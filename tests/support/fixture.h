@@ -45,6 +45,9 @@ bool tgt_wait_at_least(const char *name, long long n);
 /* tg_stats, of this process. */
 struct tg_stats tgt_stats(void);
 
+/* This build has a sanitizer in it. */
+bool tgt_has_sanitizer(void);
+
 /* How much a test may do: `n`, or less under a sanitizer, where all is slower. */
 unsigned tgt_scaled(unsigned n);
 
