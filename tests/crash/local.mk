@@ -72,3 +72,8 @@ tg_crash_libs = %D%/libtgcrash.la tests/libtgtest.la %D%/libtgvictim.la %D%/libt
 %C%_test_crash_stopped_LDADD = $(tg_crash_libs)
 tg_crash_objects = $(tg_crash_tests:=.$(OBJEXT))
 $(tg_crash_objects): | $(tg_generated)
+
+# Minutes instead of seconds: the daemon is killed at every point, not only at every place.
+.PHONY: check-crash
+check-crash:
+	TG_CRASH_ALL=1 $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tg_crash_tests)' TG_TEST_TIMEOUT=3600
