@@ -82,7 +82,7 @@ static void kill_daemons(void *arg)
 {
 	uint64_t ms = from_environment("TG_STORM_DAEMON_MS", 1000);
 	pid_t worker, keeper, killed_keeper = 0;
-	unsigned n = 0;
+	bool of_keeper;
 
 	(void)arg;
 	while (!storm_board->stop) {
@@ -92,10 +92,13 @@ static void kill_daemons(void *arg)
 		/* Both at once would be the end of the heap: a dead one has its successor first, however slow. */
 		if (keeper == killed_keeper)
 			continue;
-		if (++n % 5 == 0 && kill(keeper, SIGKILL) == 0) {
+		of_keeper = some(5) == 0;
+		if (kill(of_keeper ? keeper : worker, SIGKILL) < 0)
+			continue;
+		if (of_keeper) {
 			killed_keeper = keeper;
 			atomic_fetch_add(&storm_board->keeper_kills, 1);
-		} else if (n % 5 != 0 && kill(worker, SIGKILL) == 0) {
+		} else {
 			atomic_fetch_add(&storm_board->worker_kills, 1);
 		}
 	}
