@@ -1,8 +1,8 @@
 /* alloc.c - the hot paths: malloc takes a bit, free puts one back.  No lock, no system call, no message.
  *
- * Small malloc: class by table, lowest bit of the class's word of free slots, one store into the span's taken word.
- * Small free of an own object: page map entry (owner, class, distance to the first page: one load), slot index by
- * reciprocal, the checks that make a double free show, one store.  Everything else is in other files: tiny.c, large.c,
+ * Small malloc: class by table, the slot freed last or the lowest bit of the class's word of free slots, one store into the
+ * span's taken word.  Small free of an own object: page map entry (owner, class, distance to the first page: one load),
+ * slot index by reciprocal, the checks that make a double free show, one store, a hint for the next malloc.  Everything else is in other files: tiny.c, large.c,
  * foreign.c (objects of other threads and processes), refill.c (no free slot at hand).
  */
 #include "client/tg.h"
@@ -17,21 +17,39 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero);
 /* Takes a slot of the bin's word, which has one. */
 static inline void *take(struct tgc_bin *bin, bool *ret_zero)
 {
-	uint64_t bit = bin->free & -bin->free;
-	unsigned index = (unsigned)__builtin_ctzll(bin->free);
-	uint64_t taken = atomic_load_explicit(bin->taken, memory_order_relaxed);
+	uint64_t slots = bin->free;
+	unsigned index = (unsigned)__builtin_ctzll(slots);
 
-	bin->free ^= bit;
-	atomic_store_explicit(bin->taken, taken | bit, memory_order_relaxed);
 	if (ret_zero)
-		*ret_zero = (bin->zero & bit) != 0;
+		*ret_zero = bin->zero >> index & 1;
+	slots &= slots - 1;
+	bin->free = slots;
+	/* What is not free is taken: a store that waits for no load. */
+	atomic_store_explicit(bin->taken, bin->mask ^ slots, memory_order_relaxed);
 	return bin->address + (size_t)index * bin->size;
+}
+
+/* The compiler takes apart how an address was computed and computes it anew for each field; not behind this. */
+#define HIDE(p) __asm__("" : "+r"(p))
+
+/* Takes the slot that was freed last, of which the hint says all. */
+static inline void *take_hint(struct tgc_bin *bin)
+{
+	const struct tgc_hint *hint = &bin->hints[--bin->n_hints];
+	_Atomic uint64_t *word = (_Atomic uint64_t *)(uintptr_t)(hint->where / 64 * 8);
+	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
+
+	atomic_store_explicit(word, taken | UINT64_C(1) << hint->where % 64, memory_order_relaxed);
+	return hint->p;
 }
 
 static inline void *small_alloc(unsigned class, bool *ret_zero)
 {
 	struct tgc_bin *bin = &tgc_cache->bins[class];
 
+	HIDE(bin);
+	if (bin->n_hints != 0)
+		return take_hint(bin);
 	if (TGS_LIKELY(bin->free != 0))
 		return take(bin, ret_zero);
 	return small_slow(class, ret_zero);
@@ -76,41 +94,37 @@ TG_API void *tg_malloc(size_t size)
 	return tgc_large_alloc(size, 1, NULL);
 }
 
-/* Frees a slot of a span of ours.  `noted`: the place of the thread's buffer in which this free stands, to be struck off
- * once the slot is free and before anybody can reuse it; NULL: in none. */
-static inline __attribute__((always_inline)) bool free_own(struct tgc_cache *cache,
-							   const uint8_t *p, uint64_t page,
-							   unsigned class,
-							   struct tgs_pending *noted)
+/* The state of a slot of a class of ours: no branch on where it lies. */
+static inline struct tgs_unit *unit_at(const struct tgc_bin *bin, uint64_t page, uint32_t index)
+{
+	return (struct tgs_unit *)(bin->units + page * bin->stride +
+				   index / 64 * sizeof(struct tgs_unit));
+}
+
+/* Frees a slot of a span of ours, whatever there is to it.  `noted`: the place of the thread's buffer in which this free
+ * stands, to be struck off once the slot is free and before anybody can reuse it; NULL: in none. */
+static TGS_COLD bool free_own(struct tgc_cache *cache, const uint8_t *p, uint64_t page,
+			      unsigned class, struct tgs_pending *noted)
 {
 	const struct tgs_class *info = &tgs_classes[class];
 	uint64_t offset = (uint64_t)(p - tgs_page_address(&tgc_heap, page));
 	uint32_t index = tgs_slot_index(class, offset);
-	unsigned number = info->kind == TGS_SPARSE ? 0 : index / 64;
-	struct tgs_unit *unit = info->kind == TGS_SPARSE
-					? &tgc_heap.records[page].unit
-					: &tgc_heap.dense[page * TGS_DENSE_UNITS + number];
+	struct tgs_unit *unit = unit_at(&cache->bins[class], page, index);
 	uint64_t bit = UINT64_C(1) << (index % 64);
 	uint64_t taken = atomic_load_explicit(&unit->taken, memory_order_relaxed);
 	uint64_t remote = atomic_load_explicit(&unit->remote[index / 32 % 2], memory_order_relaxed);
-	struct tgc_bin *bin = &cache->bins[class];
 
-	if (TGS_UNLIKELY(!(taken & bit) || (remote >> (index % 32) & 1) ||
-			 (uint64_t)index * info->size != offset))
+	if (!(taken & bit) || (remote >> (index % 32) & 1) ||
+	    (uint64_t)index * info->size != offset)
 		return false;
-	if (TGS_UNLIKELY(atomic_load_explicit(&unit->published, memory_order_relaxed) & bit)) {
+	if (atomic_load_explicit(&unit->published, memory_order_relaxed) & bit) {
 		tgc_links_end(page, p, info->size);
 		atomic_fetch_and_explicit(&unit->published, ~bit, memory_order_relaxed);
 	}
 	atomic_store_explicit(&unit->taken, taken & ~bit, memory_order_relaxed);
 	if (noted)
 		tgc_foreign_strike(noted, index);
-	if (TGS_LIKELY(bin->taken == &unit->taken)) {
-		bin->free |= bit;
-		bin->zero &= ~bit;
-	} else {
-		tgc_span_freed(cache, tgc_span_record(page), number, bit);
-	}
+	tgc_span_freed(cache, tgc_span_record(page), index / 64, bit);
 	return true;
 }
 
@@ -128,11 +142,56 @@ void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
 		(void)free_own(cache, p, page, class, pending);
 }
 
+/* Live, not published, not freed by another: nothing but its bit has to be cleared.  `i`: its number in the unit. */
+static inline bool is_ordinary(uint64_t taken, const _Atomic uint64_t *published,
+			       const _Atomic uint64_t remote[2], uint64_t i)
+{
+	uint64_t bit = UINT64_C(1) << i;
+	uint32_t freed = (uint32_t)atomic_load_explicit(&remote[i / 32], memory_order_relaxed);
+
+	return (taken & bit) && !(atomic_load_explicit(published, memory_order_relaxed) & bit) &&
+	       !(freed >> i % 32 & 1);
+}
+
+/* As tg_free, byte by byte: a tiny span is one page. */
+static inline void tiny_free(struct tgc_cache *cache, void *object, uint64_t at)
+{
+	const struct tgs_tiny_more *more = &tgc_heap.tiny_more[at >> TGS_PAGE_SHIFT];
+	unsigned unit = (unsigned)(at % TGS_PAGE_SIZE / 64);
+	_Atomic uint64_t *word = &tgc_heap.tiny_taken[at >> TGS_PAGE_SHIFT].taken[unit];
+	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
+	uint64_t bit = UINT64_C(1) << at % 64;
+
+	if (TGS_UNLIKELY(!is_ordinary(taken, &more->unit[unit].published, more->unit[unit].remote,
+				      at % 64))) {
+		tgc_tiny_free(cache, object, at >> TGS_PAGE_SHIFT, NULL);
+		return;
+	}
+	taken ^= bit;
+	atomic_store_explicit(word, taken, memory_order_relaxed);
+	if ((taken >> at % 64 / 16 * 16 & 0xffff) == 0)
+		tgc_tiny_block_warm(cache, (uint8_t *)object - at % 16);
+}
+
+/* What is seldom: published objects, double and wrong frees; a page of no span, which looks like ours to a thread that has
+ * no slot. */
+static TGS_COLD void free_unusual(struct tgc_cache *cache, void *object, uint64_t page,
+				  unsigned class)
+{
+	if (class == 0)
+		tgc_foreign_free(object);
+	else if (!free_own(cache, object, page, class, NULL))
+		tgc_report(TGC_DOUBLE_FREE, object);
+}
+
 TG_API void tg_free(void *object)
 {
 	struct tgc_cache *cache = tgc_cache;
 	uint64_t at = (uint64_t)((uint8_t *)object - tgc_heap.data);
-	uint64_t entry, page;
+	uint64_t entry, page, product, taken, bit;
+	struct tgc_bin *bin;
+	struct tgs_unit *unit;
+	uint32_t index;
 	unsigned class;
 
 	if (TGS_UNLIKELY(at >= tgc_heap.data_bytes)) {
@@ -148,14 +207,38 @@ TG_API void tg_free(void *object)
 	}
 	class = tgs_entry_class(entry);
 	page -= tgs_entry_delta(entry);
-	if (TGS_LIKELY(class - 1 < TGS_CLASSES - 1)) {
-		if (TGS_UNLIKELY(!free_own(cache, object, page, class, NULL)))
-			tgc_report(TGC_DOUBLE_FREE, object);
-	} else if (class == TGS_CLASS_TINY) {
-		tgc_tiny_free(cache, object, page, NULL);
+	if (TGS_UNLIKELY(class - 1 >= TGS_CLASSES - 1)) {
+		if (class == TGS_CLASS_TINY)
+			tiny_free(cache, object, at);
+		else
+			free_unusual(cache, object, page, class);
+		return;
+	}
+	bin = &cache->bins[class];
+	HIDE(bin);
+	product = (at - (page << TGS_PAGE_SHIFT)) * bin->magic;
+	index = (uint32_t)(product >> 32);
+	unit = unit_at(bin, page, index);
+	bit = UINT64_C(1) << index % 64;
+	taken = atomic_load_explicit(&unit->taken, memory_order_relaxed);
+	/* The start of a slot: the fraction of offset / size is less than that of one byte. */
+	if (TGS_UNLIKELY(!is_ordinary(taken, &unit->published, unit->remote, index % 64) ||
+			 (uint32_t)product >= bin->magic)) {
+		free_unusual(cache, object, page, class);
+		return;
+	}
+	atomic_store_explicit(&unit->taken, taken ^ bit, memory_order_relaxed);
+	if (bin->taken == &unit->taken) {
+		bin->free |= bit;
+		if (bin->zero != 0)
+			bin->zero &= ~bit;
+	} else if (TGS_LIKELY(bin->n_hints < bin->max_hints)) {
+		struct tgc_hint *hint = &bin->hints[bin->n_hints++];
+
+		hint->p = object;
+		hint->where = (uint64_t)(uintptr_t)&unit->taken * 8 + index % 64;
 	} else {
-		/* An entry of zero looks like ours to a thread that has no slot: a page of no span. */
-		tgc_foreign_free(object);
+		tgc_slot_freed(cache, page, index);
 	}
 }
 

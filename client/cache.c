@@ -10,6 +10,8 @@
 
 #include "shm/remote.h"
 
+#define HINT_BYTES_MAX 262144u /* of a class: so much may lie in spans that could go back */
+
 static struct tgc_cache no_cache;
 __thread struct tgc_cache *tgc_cache = &no_cache;
 
@@ -197,11 +199,12 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 
 void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint64_t freed)
 {
-	struct tgc_bin *bin = &cache->bins[span->class];
 	uint32_t n = (uint32_t)__builtin_popcountll(freed);
 
 	if (span->place == TGC_SPAN_CURRENT) {
-		if (bin->unit == unit) {
+		if (cache->supply[span->class].unit == unit) {
+			struct tgc_bin *bin = &cache->bins[span->class];
+
 			bin->free |= freed;
 			bin->zero &= ~freed;
 			return;
@@ -225,10 +228,49 @@ void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned uni
 	span->used -= n;
 }
 
-/* Loads a unit of the current span into the bin.  False if it turns out to have no free slot. */
-static bool load_unit(struct tgc_cache *cache, struct tgc_bin *bin, unsigned unit)
+void tgc_slot_freed(struct tgc_cache *cache, uint64_t page, uint32_t index)
 {
-	struct tgc_span *span = bin->span;
+	struct tgc_span *span = tgc_span_record(page);
+
+	/* Most often nothing changes its place. */
+	if (TGS_LIKELY(span->place == TGC_SPAN_LISTED && span->used != 1)) {
+		span->room |= UINT64_C(1) << index / 64;
+		span->used--;
+		return;
+	}
+	tgc_span_freed(cache, span, index / 64, UINT64_C(1) << index % 64);
+}
+
+static uint32_t hints_max(uint32_t size)
+{
+	return (uint32_t)tgs_min(TGC_HINTS_MAX, tgs_max(2, HINT_BYTES_MAX / size));
+}
+
+void tgc_bins_init(struct tgc_cache *cache)
+{
+	unsigned class;
+
+	for (class = 1; class < TGS_CLASSES; class += 1) {
+		struct tgc_bin *bin = &cache->bins[class];
+		const struct tgs_class *info = &tgs_classes[class];
+		bool sparse = info->kind == TGS_SPARSE;
+
+		bin->size = info->size;
+		bin->max_hints = (uint16_t)hints_max(info->size);
+		bin->magic = (uint32_t)info->magic;
+		bin->stride = sparse ? sizeof(struct tgs_record)
+				     : TGS_DENSE_UNITS * sizeof(struct tgs_unit);
+		bin->units =
+			sparse ? (uint8_t *)&tgc_heap.records->unit : (uint8_t *)tgc_heap.dense;
+	}
+	cache->bins[TGS_CLASS_TINY].size = 16;
+	cache->bins[TGS_CLASS_TINY].max_hints = TGC_HINTS_MAX;
+}
+
+/* Loads a unit of the current span into the bin.  False if it turns out to have no free slot. */
+static bool load_unit(struct tgc_cache *cache, struct tgc_span *span, unsigned unit)
+{
+	struct tgc_bin *bin = &cache->bins[span->class];
 	uint64_t page = tgc_span_page(span);
 	uint64_t bit = UINT64_C(1) << unit;
 	const struct tgs_class *info = &tgs_classes[span->class];
@@ -238,8 +280,8 @@ static bool load_unit(struct tgc_cache *cache, struct tgc_bin *bin, unsigned uni
 	bin->free = unit_free(cache, span->class, page, unit);
 	bin->zero = span->zero & bit ? bin->free : 0;
 	span->zero &= ~bit;
-	bin->unit = unit;
-	bin->size = tiny ? 16 : info->size;
+	cache->supply[span->class].unit = unit;
+	bin->mask = tiny ? 0 : tgs_unit_mask(info->n_slots, unit);
 	bin->taken = tgs_taken_word(&tgc_heap, info->kind, page, tiny ? unit * 16 : unit);
 	bin->address = tgs_page_address(&tgc_heap, page) + (size_t)unit * 64 * bin->size;
 	span->used += (uint32_t)__builtin_popcountll(bin->free);
@@ -247,13 +289,15 @@ static bool load_unit(struct tgc_cache *cache, struct tgc_bin *bin, unsigned uni
 }
 
 /* The current span is used up: its word is empty and no other unit has room. */
-static void drop_current(struct tgc_cache *cache, struct tgc_bin *bin)
+static void drop_current(struct tgc_cache *cache, unsigned class)
 {
-	struct tgc_span *span = bin->span;
+	struct tgc_bin *bin = &cache->bins[class];
+	struct tgc_span *span = cache->supply[class].current;
 
-	bin->span = NULL;
+	cache->supply[class].current = NULL;
 	bin->taken = NULL;
 	bin->free = 0;
+	bin->mask = 0;
 	bin->zero = 0;
 	if (span)
 		span_place(cache, span);
@@ -261,39 +305,60 @@ static void drop_current(struct tgc_cache *cache, struct tgc_bin *bin)
 
 bool tgc_bin_next(struct tgc_cache *cache, unsigned class)
 {
-	struct tgc_bin *bin = &cache->bins[class];
+	struct tgc_supply *supply = &cache->supply[class];
 
 	for (;;) {
-		while (bin->span && bin->span->room != 0) {
-			if (load_unit(cache, bin, (unsigned)__builtin_ctzll(bin->span->room)))
+		struct tgc_span *span = supply->current;
+
+		while (span && span->room != 0) {
+			if (load_unit(cache, span, (unsigned)__builtin_ctzll(span->room)))
 				return true;
 		}
-		drop_current(cache, bin);
-		if (!cache->supply[class].head)
+		drop_current(cache, class);
+		if (!supply->head)
 			return false;
-		bin->span = cache->supply[class].head;
-		span_unlist(cache, bin->span);
-		bin->span->place = TGC_SPAN_CURRENT;
+		supply->current = supply->head;
+		span_unlist(cache, supply->current);
+		supply->current->place = TGC_SPAN_CURRENT;
+	}
+}
+
+static void unload_hints(struct tgc_cache *cache, unsigned class)
+{
+	struct tgc_bin *bin = &cache->bins[class];
+	bool tiny = class == TGS_CLASS_TINY;
+
+	while (bin->n_hints != 0) {
+		const struct tgc_hint *hint = &bin->hints[--bin->n_hints];
+		uint64_t page = (uint64_t)(hint->p - tgc_heap.data) >> TGS_PAGE_SHIFT;
+		uint64_t offset;
+
+		page -= tgs_entry_delta(tgs_page_entry(&tgc_heap, page));
+		offset = (uint64_t)(hint->p - tgs_page_address(&tgc_heap, page));
+		tgc_slot_freed(cache, page,
+			       (uint32_t)(tiny ? offset / 16 : tgs_slot_index(class, offset)));
 	}
 }
 
 void tgc_bin_unload(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_bin *bin = &cache->bins[class];
-	struct tgc_span *span = bin->span;
+	struct tgc_supply *supply = &cache->supply[class];
+	struct tgc_span *span = supply->current;
 
+	unload_hints(cache, class);
 	if (!span)
 		return;
 	if (bin->free != 0) {
-		span->room |= UINT64_C(1) << bin->unit;
+		span->room |= UINT64_C(1) << supply->unit;
 		span->used -= (uint32_t)__builtin_popcountll(bin->free);
 		/* The unit is as zero as it was, if nothing of it was handed out. */
 		if (bin->zero == bin->free &&
-		    unit_free(cache, class, tgc_span_page(span), bin->unit) == bin->zero &&
+		    unit_free(cache, class, tgc_span_page(span), supply->unit) == bin->zero &&
 		    span->used == 0)
-			span->zero |= UINT64_C(1) << bin->unit;
+			span->zero |= UINT64_C(1) << supply->unit;
 	}
-	drop_current(cache, bin);
+	drop_current(cache, class);
 }
 
 /* Frees of others in one span of ours. */

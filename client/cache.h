@@ -47,20 +47,41 @@ struct tgc_span {
 	uint8_t reserved[6];
 };
 
-/* One class, as malloc and free see it.  A cache line. */
+/* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts as used, as
+ * if it were in the bin's word. */
+struct tgc_hint {
+	uint8_t *p;
+	uint64_t where; /* of its taken bit, counted in bits from address 0; tiny: not used */
+};
+
+#define TGC_HINTS_MAX 60u
+
+/* One class, as malloc and free see it: a cache line, and the hints.
+ *
+ * The word of the current unit is all that malloc reads: what is taken there is the rest of the unit's slots.  Hints are of
+ * other units, the last freed first out, and malloc takes them before anything else.  So there are none when a unit is
+ * loaded, and no slot is in two places.  What harvests and buffered frees bring never becomes a hint: they run while a unit
+ * is sought. */
 struct tgc_bin {
 	uint64_t free;           /* free slots of the current unit */
+	uint64_t mask;           /* its slots */
 	_Atomic uint64_t *taken; /* its taken word; tiny: the first of its 16 */
 	uint8_t *address;        /* of the unit's slot 0 */
 	uint64_t zero;           /* of `free`: slots whose memory is known to be zero */
-	struct tgc_span *span;   /* current; NULL: none */
 	uint32_t size;           /* bytes of a slot; tiny: of a block */
-	uint32_t unit;           /* current unit (tiny: group) */
-	uint64_t reserved[2];
+	uint16_t n_hints;
+	uint16_t max_hints;
+	/* What free must know of the class, from opening the slot on. */
+	uint32_t magic;  /* tgs_classes' */
+	uint32_t stride; /* bytes from the units of one page to those of the next */
+	uint8_t *units;  /* those of page 0 */
+	struct tgc_hint hints[TGC_HINTS_MAX];
 };
 
 /* One class, as refilling sees it: the spans with room, and how they come and go. */
 struct tgc_supply {
+	struct tgc_span *current;     /* the bin's unit is of it; NULL: none */
+	uint32_t unit;                /* which one (tiny: which group) */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
@@ -106,8 +127,9 @@ struct tgc_cache {
 	struct tgc_cache *next_all;
 	uint64_t trim_seen;     /* tgc_process->trim_request when we last gave back */
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
-	uint64_t link_page; /* first page of the large object in which we last swung a link */
-	uint64_t agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
+	uint64_t link_page;     /* first page of the large object in which we last swung a link */
+	uint64_t
+		agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
@@ -138,16 +160,22 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span);
 uint64_t tgc_span_page(const struct tgc_span *span);
 
+/* What the bins hold for good, once there is a slot. */
+void tgc_bins_init(struct tgc_cache *cache);
+
 /* Finds out from the taken bits which units of a span have room, after harvesting it. */
 void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span);
 
 /* Slots `freed` of a unit (tiny: blocks of a group) are free now. */
 void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint64_t freed);
 
+/* The same of one slot (tiny: of one block). */
+void tgc_slot_freed(struct tgc_cache *cache, uint64_t page, uint32_t index);
+
 /* Makes the next unit with room the current one of its class; false if no span that we hold has room. */
 bool tgc_bin_next(struct tgc_cache *cache, unsigned class);
 
-/* The bin's word goes back to its span, and the span to where it belongs. */
+/* The hints and the bin's word go back to their spans, and the current span to where it belongs. */
 void tgc_bin_unload(struct tgc_cache *cache, unsigned class);
 
 /* Harvests the spans that others have freed objects of. */
@@ -181,6 +209,8 @@ void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
 /* `noted`: as for small objects, see alloc.c; or NULL. */
 void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted);
 void tgc_tiny_unload(struct tgc_cache *cache);
+/* A block of ours has no object any more, by the last call of tg_free. */
+void tgc_tiny_block_warm(struct tgc_cache *cache, uint8_t *block);
 /* Others freed these bytes of a unit. */
 void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed);
 /* Which blocks of a group are free: none of their bytes starts an object. */

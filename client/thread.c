@@ -75,6 +75,7 @@ static void take_slot(struct tgc_cache *cache, uint32_t slot_id)
 		atomic_load_explicit(&tgc_heap.map->trim_epoch, memory_order_relaxed);
 	cache->trim_seen = atomic_load_explicit(&tgc_process->trim_request, memory_order_relaxed);
 	cache->agreed = tgc_rpc_reconnects();
+	tgc_bins_init(cache);
 	cache->owner_bits = (uint64_t)slot_id << TGS_ENTRY_OWNER_SHIFT;
 	cache->slot_id = slot_id;
 }

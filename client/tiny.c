@@ -22,6 +22,14 @@ static uint64_t block_page(const uint8_t *block)
 	return (uint64_t)(block - tgc_heap.data) >> TGS_PAGE_SHIFT;
 }
 
+/* The word that has its 16 bits. */
+static _Atomic uint64_t *word_of(const uint8_t *block)
+{
+	uint64_t at = (uint64_t)(block - tgc_heap.data);
+
+	return &tgc_heap.tiny_taken[at / TGS_PAGE_SIZE].taken[at % TGS_PAGE_SIZE / 64];
+}
+
 static unsigned block_index(const uint8_t *block)
 {
 	return (unsigned)((uint64_t)(block - tgc_heap.data) % TGS_PAGE_SIZE / 16);
@@ -49,16 +57,39 @@ uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsi
 /* The block has no object any more. */
 static void block_freed(struct tgc_cache *cache, uint8_t *block)
 {
-	unsigned index = block_index(block);
-
 	if (cache->tiny.block == block) {
 		/* As if freed and taken again. */
 		cache->tiny.offset = 0;
 		atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
 		return;
 	}
-	tgc_span_freed(cache, tgc_span_record(block_page(block)), index / 64,
-		       UINT64_C(1) << index % 64);
+	tgc_slot_freed(cache, block_page(block), block_index(block));
+}
+
+void tgc_tiny_block_warm(struct tgc_cache *cache, uint8_t *block)
+{
+	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
+
+	if (cache->tiny.block != block && bin->n_hints < bin->max_hints &&
+	    bin->taken != word_of(block) - block_index(block) % 64 / 4)
+		bin->hints[bin->n_hints++].p = block;
+	else
+		block_freed(cache, block);
+}
+
+/* A block that is free: the one that became so last, if it is still warm.  NULL with errno. */
+static uint8_t *take_block(struct tgc_cache *cache)
+{
+	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
+	unsigned index;
+
+	if (bin->n_hints != 0)
+		return bin->hints[--bin->n_hints].p;
+	if (bin->free == 0 && !tgc_refill(cache, TGS_CLASS_TINY))
+		return NULL;
+	index = (unsigned)__builtin_ctzll(bin->free);
+	bin->free &= bin->free - 1;
+	return bin->address + (size_t)index * 16;
 }
 
 static void make_current(struct tgc_cache *cache, uint8_t *block, _Atomic uint64_t *taken,
@@ -74,22 +105,20 @@ static void make_current(struct tgc_cache *cache, uint8_t *block, _Atomic uint64
 
 void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
 {
-	struct tgc_bin *bin;
 	uint8_t *block;
 	_Atomic uint64_t *taken;
-	unsigned index, shift;
+	unsigned shift;
 
-	cache = tgc_cache_get();
-	if (!cache)
+	if (TGS_UNLIKELY(cache->slot_id == 0)) {
+		cache = tgc_cache_get();
+		if (!cache)
+			return NULL;
+	}
+	block = take_block(cache);
+	if (!block)
 		return NULL;
-	bin = &cache->bins[TGS_CLASS_TINY];
-	if (bin->free == 0 && !tgc_refill(cache, TGS_CLASS_TINY))
-		return NULL;
-	index = (unsigned)__builtin_ctzll(bin->free);
-	bin->free &= bin->free - 1;
-	block = bin->address + (size_t)index * 16;
-	taken = bin->taken + index / 4;
-	shift = index % 4 * 16;
+	taken = word_of(block);
+	shift = block_index(block) % 4 * 16;
 	if (!cache->tiny.block || size < cache->tiny.offset)
 		make_current(cache, block, taken, shift, (uint32_t)size);
 	atomic_store_explicit(

@@ -46,7 +46,7 @@ extern const uint8_t tgs_class_table_b[249]; /* by ceil((size - 1024) / 128), ab
  */
 static inline unsigned tgs_size_to_class(size_t size)
 {
-	if (size <= 1024 - 8)
+	if (__builtin_expect(size <= 1024 - 8, 1))
 		return tgs_class_table_a[(size + 7) >> 3];
 	return tgs_class_table_b[(size - 1024 + 127) >> 7];
 }

@@ -111,7 +111,8 @@ static void grow(struct size_class *classes, unsigned n)
 	}
 }
 
-/* ceil(2^32 / size): (offset * magic) >> 32 is then offset / size for offsets within a span. */
+/* ceil(2^32 / size): (offset * magic) >> 32 is then offset / size for offsets within a span, and the low half is less than
+ * magic where a slot starts. */
 static uint64_t magic_of(uint32_t size)
 {
 	return UINT32_MAX / size + UINT64_C(1);
@@ -122,7 +123,8 @@ static void check_magic(const struct size_class *c)
 	uint64_t magic = magic_of(c->size);
 
 	for (uint64_t offset = 0; offset <= c->n_pages * PAGE; offset++)
-		if ((offset * magic) >> 32 != offset / c->size)
+		if ((offset * magic) >> 32 != offset / c->size ||
+		    ((uint32_t)(offset * magic) < magic) != (offset % c->size == 0))
 			fail("the reciprocal of %" PRIu32 " is wrong at offset %" PRIu64, c->size,
 			     offset);
 }

@@ -49,6 +49,25 @@ static void malloc_many(void)
 	tgt_end();
 }
 
+/* Freed in a unit that is not the current one any more: what malloc takes first. */
+static void two_warm(void)
+{
+	tgt_do_mallocs(10, (unsigned)b(), a());
+	tgt_do_frees(10, 2);
+}
+
+static void malloc_warm(void)
+{
+	tgt_begin();
+	tgt_do_malloc(1, a());
+	tgt_do_free(tgt_item(12));
+	tgt_do_malloc(2, a());
+	tgt_do_malloc(3, a());
+	tgt_do_free(tgt_item(2));
+	tgt_do_trim();
+	tgt_end();
+}
+
 static void malloc_tiny_mix(void)
 {
 	static const size_t sizes[] = {1, 15, 8, 3, 4, 12, 2, 7, 16 - 1, 1, 1, 9, 5, 6, 11, 8};
@@ -339,6 +358,10 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"malloc, tiny ones of all sizes", .operation = malloc_tiny_mix},
 	{"malloc, many spans", .set_up = one_at_hand, .operation = malloc_many, .a = PAGE, .b = 40},
 	{"malloc, a full span", .set_up = one_at_hand, .operation = malloc_many, .a = BIG, .b = 6},
+	{"malloc, warm slots, dense", .set_up = two_warm, .operation = malloc_warm, .a = DENSE,
+	 .b = 70},
+	{"malloc, warm slots, sparse", .set_up = two_warm, .operation = malloc_warm, .a = BIG,
+	 .b = 7},
 	{"malloc, large in vain", .set_up = fill_heap, .operation = malloc_in_vain},
 	{"malloc, small in vain", .set_up = fill_all, .operation = malloc_small_in_vain,
 	 .flags = TGT_KEEP_ONLY},
