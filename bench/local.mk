@@ -1,7 +1,16 @@
 # bench/: measured by hand, never part of pass or fail.  Built by "make check", so that it keeps compiling.  Lists are
 # sorted, one file a line.
 
+check_PROGRAMS += %D%/tg-cacheload
 check_PROGRAMS += %D%/tg-recovery
+
+%C%_tg_cacheload_SOURCES = \
+	%D%/cacheconn.c \
+	%D%/cachekeys.c \
+	%D%/cacheload.c \
+	%D%/cacheload.h \
+	%D%/histogram.h
+%C%_tg_cacheload_LDADD = -lm
 
 %C%_tg_recovery_SOURCES = \
 	%D%/bench.c \
