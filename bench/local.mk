@@ -24,9 +24,12 @@ $(%C%_tg_recovery_OBJECTS): | $(tg_generated)
 bench: bench-recovery
 
 bench-build: all
-	$(MAKE) $(AM_MAKEFLAGS) %D%/tg-recovery
+	$(MAKE) $(AM_MAKEFLAGS) %D%/tg-cacheload %D%/tg-recovery
 
 bench-recovery: bench-build
 	@$(AM_TESTS_ENVIRONMENT) %D%/tg-recovery $(BENCH_ARGS)
 
-EXTRA_DIST += scripts/bench-recovery
+EXTRA_DIST += \
+	scripts/bench-cached \
+	scripts/bench-lib.sh \
+	scripts/bench-recovery
