@@ -17,13 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_MAX_LEN  64 /* of our requests, and of the head of a value */
-#define CONNECT_S     10
-#define SILENCE_MS    10000
-#define KEY_PREFIX    "user:"
-#define REQUEST_MAX   (LINE_MAX_LEN + LOAD_SIZE_MAX + 2)
-#define END           "END\r\n"
-#define STORED        "STORED\r\n"
+#define LINE_MAX_LEN 64 /* of our requests, and of the head of a value */
+#define CONNECT_S    10
+#define SILENCE_MS   10000
+#define KEY_PREFIX   "user:"
+#define REQUEST_MAX  (LINE_MAX_LEN + LOAD_SIZE_MAX + 2)
+#define END          "END\r\n"
+#define STORED       "STORED\r\n"
 
 struct request {
 	uint32_t key;
@@ -180,10 +180,10 @@ static size_t value_at(const struct conn *c, const char *at, size_t n, uint32_t 
 	size_t n_head, n_all;
 
 	n_head = (size_t)((char *)mempcpy(
-				  put_number((char *)mempcpy(put_key((char *)mempcpy(expected,
-										     "VALUE ", 6),
-								     key),
-							     " 0 ", 3),
+				  put_number((char *)mempcpy(
+						     put_key((char *)mempcpy(expected, "VALUE ", 6),
+							     key),
+						     " 0 ", 3),
 					     size),
 				  "\r\n", 2) -
 			  expected);

@@ -68,9 +68,9 @@ static double cpu_of(pid_t pid)
 	fclose(f);
 	line[n] = '\0';
 	after = strrchr(line, ')');
-	if (after == NULL || sscanf(after + 1,
-				    " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-				    &kernel) != 2)
+	if (after == NULL ||
+	    sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+		   &kernel) != 2)
 		load_die("%s cannot be understood", path);
 	return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
 }

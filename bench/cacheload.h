@@ -17,8 +17,8 @@ struct load_options {
 	const char *address, *port;
 	unsigned n_conns, pipeline;
 	unsigned n_keys;
-	double zipf;           /* 0: all keys alike */
-	unsigned gets;         /* of 100 requests */
+	double zipf;   /* 0: all keys alike */
+	unsigned gets; /* of 100 requests */
 	unsigned min_size, max_size;
 	double warmup_s, seconds;
 	bool fill; /* sets each key once, and is then done */

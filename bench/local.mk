@@ -2,6 +2,7 @@
 # sorted, one file a line.
 
 check_PROGRAMS += %D%/tg-cacheload
+check_PROGRAMS += %D%/tg-measure
 check_PROGRAMS += %D%/tg-recovery
 
 %C%_tg_cacheload_SOURCES = \
@@ -11,6 +12,9 @@ check_PROGRAMS += %D%/tg-recovery
 	%D%/cacheload.h \
 	%D%/histogram.h
 %C%_tg_cacheload_LDADD = -lm
+
+%C%_tg_measure_SOURCES = %D%/measure.c
+%C%_tg_measure_LDADD =
 
 %C%_tg_recovery_SOURCES = \
 	%D%/bench.c \
@@ -24,7 +28,7 @@ $(%C%_tg_recovery_OBJECTS): | $(tg_generated)
 bench: bench-recovery
 
 bench-build: all
-	$(MAKE) $(AM_MAKEFLAGS) %D%/tg-cacheload %D%/tg-recovery
+	$(MAKE) $(AM_MAKEFLAGS) %D%/tg-cacheload %D%/tg-measure %D%/tg-recovery
 
 bench-recovery: bench-build
 	@$(AM_TESTS_ENVIRONMENT) %D%/tg-recovery $(BENCH_ARGS)
@@ -32,4 +36,5 @@ bench-recovery: bench-build
 EXTRA_DIST += \
 	scripts/bench-cached \
 	scripts/bench-lib.sh \
+	scripts/bench-programs \
 	scripts/bench-recovery
