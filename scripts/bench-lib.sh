@@ -59,9 +59,10 @@ bench_await() {
 	done
 }
 
-# bench_start COMMAND...: in the background; its process id is in *bench_started*.
+# bench_start COMMAND...: in the background; its process id is in *bench_started*.  Not in our process group: ^C must not
+# end a daemon before those that still have something to tell it.
 bench_start() {
-	"$@" >"$bench_dir/server.log" 2>&1 &
+	setsid "$@" >"$bench_dir/server.log" 2>&1 &
 	bench_started=$!
 	bench_pids="$bench_started $bench_pids"
 }
@@ -76,7 +77,7 @@ bench_start_tgd() {
 	done
 	shift
 	# shellcheck disable=SC2086 # words
-	$bench_prefix "$TGD" --socket "$bench_socket" "$@" 2>"$bench_dir/tgd.log" &
+	setsid $bench_prefix "$TGD" --socket "$bench_socket" "$@" 2>"$bench_dir/tgd.log" &
 	bench_tgd=$!
 	bench_await 10 "$TGCTL" --socket "$bench_socket" ping ||
 		tg_die "tgd did not start: $(cat "$bench_dir/tgd.log")"
