@@ -27,7 +27,7 @@
 
 void bench_die(const char *what)
 {
-	fprintf(stderr, "tg-recovery: %s\n", what);
+	fprintf(stderr, "%s: %s\n", program_invocation_short_name, what);
 	exit(EXIT_FAILURE);
 }
 

@@ -17,7 +17,9 @@
 #define OUT_HIGH     (1024 * 1024) /* bytes of answers that may wait */
 #define LINE_LEN_MAX 2048          /* while its end has not come; only a get may be longer */
 #define GET_LEN_MAX  (1024 * 1024)
-#define MANY         GET_LEN_MAX /* words of a line */
+#define MANY         GET_LEN_MAX        /* words of a line */
+#define FEW          8                  /* words that need no memory of their own */
+#define HEAD_MAX     (KEY_LEN_MAX + 80) /* of a value, with all ends of lines */
 
 #define BAD_FORMAT "CLIENT_ERROR bad command line format"
 #define BAD_TIME   "CLIENT_ERROR invalid exptime argument"
@@ -26,9 +28,9 @@
 struct conn {
 	struct event *readable, *writable;
 	struct evbuffer *in, *out;
-	bool ended, closing, noreply; /* no more will come; is to be done; no answer is wanted */
-	char *line, **words;          /* the command at hand; NULL: none */
-	int n_words, next_key;        /* next_key: where an unfinished get goes on; 0: none */
+	bool ended, closing, noreply;   /* no more will come; is to be done; no answer is wanted */
+	char *line, **words, *few[FEW]; /* the command at hand; NULL: none */
+	int n_words, next_key;          /* next_key: where an unfinished get goes on; 0: none */
 	const struct command *command;
 	size_t value_len, refused; /* bytes, with the end, to wait for, and to throw away */
 	uint64_t flags, number;    /* number: of cas, or to count by */
@@ -72,19 +74,38 @@ static struct item *get_item(void *arg, struct item *old)
 	return old;
 }
 
+static char *put_number(char *at, uint64_t n)
+{
+	char digits[20];
+	int i = 0;
+
+	do
+		digits[i++] = (char)('0' + n % 10);
+	while (n /= 10);
+	for (*at++ = ' '; i > 0;)
+		*at++ = digits[--i];
+	return at;
+}
+
+/* Most of what a worker does is this, so no printf. */
 static void show_item(struct conn *c, const char *key)
 {
 	const struct item *it = table_change(table, key, get_item, c) ? c->found : NULL;
+	struct evbuffer_iovec room;
+	char *at;
 
 	table_counts[it ? GET_HITS : GET_MISSES]++;
 	if (!it)
 		return;
-	evbuffer_add_printf(c->out, "VALUE %s %u %u", key, it->flags, it->n_value);
+	evbuffer_reserve_space(c->out, HEAD_MAX + it->n_value, &room, 1);
+	at = mempcpy(mempcpy(room.iov_base, "VALUE ", 6), it->data, it->n_key);
+	at = put_number(put_number(at, it->flags), it->n_value);
 	if (c->words[0][3] == 's') /* gets, gats */
-		evbuffer_add_printf(c->out, " %" PRIu64, it->cas);
-	evbuffer_add(c->out, "\r\n", 2);
-	evbuffer_add(c->out, item_value(it), it->n_value);
-	evbuffer_add(c->out, "\r\n", 2);
+		at = put_number(at, it->cas);
+	at = mempcpy(at, "\r\n", 2);
+	at = mempcpy(mempcpy(at, item_value(it), it->n_value), "\r\n", 2);
+	room.iov_len = (size_t)(at - (char *)room.iov_base);
+	evbuffer_commit_space(c->out, &room, 1);
 }
 
 /* NULL: the output is full; to be called again. */
@@ -285,15 +306,31 @@ static const struct command commands[] = {
 	{"version", 1, MANY, NULL, do_other, 0},    {"quit", 1, MANY, NULL, do_other, 0},
 	{"stats", 1, 1, NULL, do_stats, 0},         {NULL, 1, 0, NULL, NULL, 0}};
 
+static void split_line(struct conn *c)
+{
+	size_t room = 1;
+	char *at, *end;
+
+	for (at = c->line; (at = strchr(at, ' ')); at++)
+		room++;
+	c->words = room <= FEW ? c->few : malloc(room * sizeof(char *));
+	c->n_words = 0;
+	for (at = c->line; at; at = end) {
+		end = strchr(at, ' ');
+		if (end)
+			*end++ = '\0';
+		if (*at)
+			c->words[c->n_words++] = at;
+	}
+}
+
 static const char *do_line(struct conn *c)
 {
 	const struct command *command = commands;
-	char *save, *last = "";
+	const char *last;
 
-	c->n_words = 0;
-	c->words = malloc((strlen(c->line) / 2 + 2) * sizeof(char *));
-	for (char *w = strtok_r(c->line, " ", &save); w; w = strtok_r(NULL, " ", &save))
-		last = c->words[c->n_words++] = w;
+	split_line(c);
+	last = c->n_words > 0 ? c->words[c->n_words - 1] : "";
 	while (c->n_words > 0 && command->name && strcmp(c->words[0], command->name) != 0)
 		command++;
 	c->command = command;
@@ -311,7 +348,8 @@ static const char *do_line(struct conn *c)
 
 static void forget(struct conn *c)
 {
-	free(c->words);
+	if (c->words != c->few)
+		free(c->words);
 	free(c->line);
 	free(c->item);
 	free(c->made);
@@ -347,8 +385,10 @@ static bool step(struct conn *c)
 		c->closing = n > (memcmp(start, "get", 3) ? LINE_LEN_MAX : GET_LEN_MAX);
 		return false;
 	}
-	if (answer && !c->noreply)
-		evbuffer_add_printf(c->out, "%s\r\n", answer);
+	if (answer && !c->noreply) {
+		evbuffer_add(c->out, answer, strlen(answer));
+		evbuffer_add(c->out, "\r\n", 2);
+	}
 	if (c->value_len || c->next_key)
 		return c->value_len;
 	forget(c);
@@ -358,14 +398,12 @@ static bool step(struct conn *c)
 /* False: the connection has failed. */
 static bool receive(struct conn *c, int fd)
 {
-	struct evbuffer_iovec room = {0};
-	ssize_t n;
+	static char bytes[READ_SIZE]; /* so that little is kept for what mostly is little */
+	ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
 
-	evbuffer_reserve_space(c->in, READ_SIZE, &room, 1);
-	n = recv(fd, room.iov_base, room.iov_len, 0);
 	c->ended = n == 0;
-	room.iov_len = n > 0 ? (size_t)n : 0;
-	evbuffer_commit_space(c->in, &room, 1);
+	if (n > 0)
+		evbuffer_add(c->in, bytes, (size_t)n);
 	return n >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
