@@ -15,6 +15,7 @@ EXTRA_DIST += \
 	%D%/model/owner.pml \
 	%D%/model/swap.pml \
 	%D%/protocol.md \
+	%D%/performance-scale.md \
 	%D%/recovery-cost.md \
 	%D%/testing.md \
 	README.md
