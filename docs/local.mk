@@ -14,8 +14,8 @@ EXTRA_DIST += \
 	%D%/model/free.pml \
 	%D%/model/owner.pml \
 	%D%/model/swap.pml \
-	%D%/protocol.md \
 	%D%/performance-scale.md \
+	%D%/protocol.md \
 	%D%/recovery-cost.md \
 	%D%/testing.md \
 	README.md
