@@ -216,6 +216,10 @@ static void some_time(uint64_t *random, unsigned us_max)
 
 #define N_CALLERS 6
 
+/* Threads that come and go share their caches.  Not one each: a thread that trims, or ends, has those of others in its
+ * hands for a while, and who begins meanwhile opens one more.  Far below the number of threads that have been. */
+#define N_CACHES_MAX (4 * (N_CALLERS + 1))
+
 static void test_cancelled_threads(void)
 {
 	static struct caller callers[N_CALLERS], after;
@@ -245,8 +249,7 @@ static void test_cancelled_threads(void)
 		drop_all(&after);
 	}
 	clear();
-	/* Threads that come and go share their caches. */
-	CU_ASSERT(tgt_stats().threads <= 2 * (N_CALLERS + 1));
+	CU_ASSERT(tgt_stats().threads <= N_CACHES_MAX);
 }
 
 /* ---- attach and detach ---- */
@@ -350,8 +353,7 @@ static void test_destructors_of_threads(void)
 	pthread_key_delete(early_key);
 	pthread_key_delete(late_key);
 	clear();
-	/* Threads that come and go share their caches. */
-	CU_ASSERT(tgt_stats().threads <= 2 * (N_CALLERS + 1));
+	CU_ASSERT(tgt_stats().threads <= N_CACHES_MAX);
 }
 
 /* ---- the end of a process ---- */
