@@ -58,10 +58,12 @@ static inline void *small_alloc(unsigned class, bool *ret_zero)
 static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 {
 	struct tgc_cache *cache = tgc_cache_get();
+	void *p = NULL;
 
-	if (!cache || !tgc_refill(cache, class))
-		return NULL;
-	return take(&cache->bins[class], ret_zero);
+	if (cache && tgc_refill(cache, class))
+		p = take(&cache->bins[class], ret_zero);
+	tgc_cache_return_late();
+	return p;
 }
 
 static inline void *tiny_alloc(size_t size)

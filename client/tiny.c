@@ -124,6 +124,7 @@ void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
 	atomic_store_explicit(
 		taken, atomic_load_explicit(taken, memory_order_relaxed) | UINT64_C(1) << shift,
 		memory_order_release);
+	tgc_cache_return_late();
 	return block;
 }
 
