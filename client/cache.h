@@ -47,46 +47,80 @@ struct tgc_span {
 	uint8_t reserved[6];
 };
 
-/* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts as used, as
- * if it were in the bin's word. */
+/* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts
+ * as used, as if it were in the bin's word. */
 struct tgc_hint {
 	uint8_t *p;
 	uint64_t where; /* of its taken bit, counted in bits from address 0; tiny: not used */
 };
 
-#define TGC_HINTS_MAX 60u
+/* A class's hints: a stack, whose lowest entry is none.  Of a length that keeps the stacks of the classes, one behind the
+ * other, from beginning in the same sets of the processor's cache. */
+#define TGC_HINTS_MAX 243u
 
-/* One class, as malloc and free see it: a cache line, and the hints.
+struct tgc_hints {
+	struct tgc_hint at[1 + TGC_HINTS_MAX];
+};
+_Static_assert(sizeof(struct tgc_hints) == 61 * 64, "an odd number of cache lines");
+
+/* One class, as malloc and free see it: a cache line.
  *
- * The word of the current unit is all that malloc reads: what is taken there is the rest of the unit's slots.  Hints are of
- * other units, the last freed first out, and malloc takes them before anything else.  So there are none when a unit is
- * loaded, and no slot is in two places.  What harvests and buffered frees bring never becomes a hint: they run while a unit
- * is sought. */
+ * malloc takes the slot freed last, if there is a hint, else the lowest bit of `free`.  What is free in the current unit
+ * when it is loaded is in `free`, so there are no hints then; what is freed later becomes a hint, of whatever unit it is, and
+ * no slot is in two places.  What harvests and buffered frees bring never becomes a hint: they run while a unit is sought. */
 struct tgc_bin {
+	/* The hint to take next, the lowest entry, where the top may not go beyond.  All NULL in a cache without a slot, or one
+	 * that a fork has wiped: no hints, and no room for any. */
+	struct tgc_hint *top, *bottom, *limit;
 	uint64_t free;           /* free slots of the current unit */
-	uint64_t mask;           /* its slots */
 	_Atomic uint64_t *taken; /* its taken word; tiny: the first of its 16 */
 	uint8_t *address;        /* of the unit's slot 0 */
-	uint64_t zero;           /* of `free`: slots whose memory is known to be zero */
 	uint32_t size;           /* bytes of a slot; tiny: of a block */
-	uint16_t n_hints;
-	uint16_t max_hints;
-	/* What free must know of the class, from opening the slot on. */
-	uint32_t magic;  /* tgs_classes' */
-	uint32_t stride; /* bytes from the units of one page to those of the next */
-	uint8_t *units;  /* those of page 0 */
-	struct tgc_hint hints[TGC_HINTS_MAX];
+	uint32_t magic;          /* tgs_classes'; tiny: 0 */
+	struct tgc_cache *cache;
 };
+_Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
+
+/* A page of a span that some thread of this process has taken in (no large one), as free sees it: found by the address's
+ * bits alone, and all zero for other pages.  Written by that thread; others may read it while it changes, and find that the
+ * bin is not theirs. */
+struct tgc_own {
+	uintptr_t start;     /* address of the span */
+	uint64_t bytes;      /* of its slots; what is behind the last one belongs to none */
+	struct tgc_bin *bin; /* of its class, in the cache whose it is */
+	uint64_t state;      /* where the first slot's taken bit lies, counted in bits from address 0 */
+};
+
+/* Plain loads and stores are enough, and the compiler makes most of them; ThreadSanitizer is told what they are. */
+#ifdef __SANITIZE_THREAD__
+#define TGC_LOAD(field)         __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define TGC_STORE(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
+#else
+#define TGC_LOAD(field)         (field)
+#define TGC_STORE(field, value) ((field) = (value))
+#endif
+
+/* The table of them; the mask is its length less one, a power of two.  While not attached it is one page of nobody's. */
+extern TGS_HIDDEN struct tgc_own *tgc_owns;
+extern TGS_HIDDEN uint64_t tgc_owns_mask;
+
+static inline struct tgc_own *tgc_own_of(const void *p)
+{
+	return &tgc_owns[(uintptr_t)p >> TGS_PAGE_SHIFT & tgc_owns_mask];
+}
 
 /* One class, as refilling sees it: the spans with room, and how they come and go. */
 struct tgc_supply {
 	struct tgc_span *current;     /* the bin's unit is of it; NULL: none */
 	uint32_t unit;                /* which one (tiny: which group) */
+	uint64_t zero;                /* of the bin's `free`: slots whose memory is known to be zero */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
+	uint64_t full_free;           /* of the bin, when there last was no room for a hint: `free` ... */
+	_Atomic uint64_t *full_taken; /* ... and `taken`; if either has changed since, hints were missed */
 };
 
 #define TGC_PREFETCH_MAX 128u
@@ -117,7 +151,7 @@ struct tgc_cache {
 	bool draining; /* spans that become empty are not given back before the end of the drain */
 	struct tgs_slot *slot;
 	struct tgc_tiny tiny;
-	struct tgc_bin bins[TGS_CLASSES_ALL];
+	_Alignas(64) struct tgc_bin bins[TGS_CLASSES_ALL];
 	struct tgc_supply supply[TGS_CLASSES_ALL];
 	_Atomic uint64_t empty_pages; /* in the lists' empty spans */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
@@ -133,7 +167,21 @@ struct tgc_cache {
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
+	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
 };
+
+/* Has this cache taken in the span in which p lies?  One that the map says is the slot's may still be on the way to it. */
+static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
+{
+	const struct tgc_own *own = tgc_own_of(p);
+
+	return (uintptr_t)p - TGC_LOAD(own->start) < TGC_LOAD(own->bytes) &&
+	       TGC_LOAD(own->bin)->cache == cache;
+}
+
+/* The table of owned pages, for the heap that is mapped now.  False: no memory. */
+bool tgc_owns_open(void);
+void tgc_owns_close(void);
 
 /* A count that its own thread changes and others read. */
 static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)
@@ -143,7 +191,7 @@ static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)
 }
 
 /* The calling thread's cache; an empty one that owns nothing before its first call. */
-extern __thread struct tgc_cache *tgc_cache;
+extern TGS_HIDDEN __thread struct tgc_cache *tgc_cache;
 
 /* That empty one; every thread's to begin with, never written. */
 struct tgc_cache *tgc_no_cache(void);
@@ -162,6 +210,13 @@ uint64_t tgc_span_page(const struct tgc_span *span);
 
 /* What the bins hold for good, once there is a slot. */
 void tgc_bins_init(struct tgc_cache *cache);
+
+/* A slot (tiny: a block) that is free and for whose hint there is no room.  There is more the next time, if hints have been
+ * missed since the last. */
+TGS_COLD void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void *p,
+			     uint32_t index);
+/* The hints that a class may have are few again. */
+void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 
 /* Finds out from the taken bits which units of a span have room, after harvesting it. */
 void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span);
@@ -253,7 +308,9 @@ uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
 TGS_COLD void tgc_links_end(uint64_t page, const void *p, size_t bytes);
 
 /* alloc.c */
-/* Frees an object of the cache's own spans (no large one) whose free stands in its buffer, and strikes it off there. */
+/* Frees an object of the cache's own spans (no large one), whatever there is to it, or reports that it is free. */
+TGS_COLD void tgc_free_own(struct tgc_cache *cache, const struct tgs_object *object, void *p);
+/* The same for one whose free stands in the thread's buffer, and strikes it off there. */
 void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
 		    struct tgs_pending *pending);
 

@@ -113,8 +113,8 @@ void tgc_foreign_free(void *p)
 	cache = tgc_cache_get();
 	if (!cache)
 		return; /* no daemon: the free cannot be noted anywhere; the object stays */
-	if (object.span.owner == cache->slot_id)
-		tg_free(p);
+	if (object.span.owner == cache->slot_id && tgc_owns_it(cache, p))
+		tgc_free_own(cache, &object, p);
 	else if (TGS_UNLIKELY(!tgs_object_live(&tgc_heap, &object)))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else

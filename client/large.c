@@ -239,7 +239,7 @@ bool tgc_large_free(void *p, uint64_t page)
 	if (tgc_span_record(page)->place == TGC_SPAN_LARGE &&
 	    p == tgs_page_address(&tgc_heap, page) &&
 	    atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
-	    !(atomic_load_explicit(&unit->remote[0], memory_order_relaxed) & 1)) {
+	    !(tgs_remote_bits(&tgc_heap, TGS_SPARSE, page, 0) & 1)) {
 		tgc_links_end(page, p, (size_t)tgc_span_record(page)->n_pages << TGS_PAGE_SHIFT);
 		atomic_store_explicit(&unit->published, 0, memory_order_relaxed);
 		atomic_store_explicit(&unit->taken, 0, memory_order_release);

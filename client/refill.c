@@ -196,6 +196,7 @@ static void give_back_all(struct tgc_cache *cache)
 	tgc_tiny_unload(cache);
 	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		tgc_bin_unload(cache, class);
+		tgc_hints_reset(cache, class);
 		cache->supply[class].batch = 0;
 		/* Each would wait for the daemon again. */
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)

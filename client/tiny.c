@@ -70,11 +70,15 @@ void tgc_tiny_block_warm(struct tgc_cache *cache, uint8_t *block)
 {
 	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
 
-	if (cache->tiny.block != block && bin->n_hints < bin->max_hints &&
-	    bin->taken != word_of(block) - block_index(block) % 64 / 4)
-		bin->hints[bin->n_hints++].p = block;
-	else
+	if (cache->tiny.block == block) {
 		block_freed(cache, block);
+		return;
+	}
+	if (bin->top >= bin->limit) {
+		tgc_hints_full(cache, bin, block, block_index(block));
+		return;
+	}
+	(++bin->top)->p = block;
 }
 
 /* A block that is free: the one that became so last, if it is still warm.  NULL with errno. */
@@ -83,8 +87,8 @@ static uint8_t *take_block(struct tgc_cache *cache)
 	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
 	unsigned index;
 
-	if (bin->n_hints != 0)
-		return bin->hints[--bin->n_hints].p;
+	if (bin->top != bin->bottom)
+		return bin->top--->p;
 	if (bin->free == 0 && !tgc_refill(cache, TGS_CLASS_TINY))
 		return NULL;
 	index = (unsigned)__builtin_ctzll(bin->free);
@@ -136,10 +140,9 @@ void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_p
 	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
 	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
 	struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
-	uint64_t remote = atomic_load_explicit(&more->unit[unit].remote[offset / 32 % 2],
-					       memory_order_relaxed);
 
-	if (TGS_UNLIKELY(!(taken & bit) || (remote >> offset % 32 & 1))) {
+	if (TGS_UNLIKELY(!(taken & bit) ||
+			 (tgs_remote_bits(&tgc_heap, TGS_TINY, page, unit) & bit))) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
