@@ -14,12 +14,6 @@
 
 static TGS_COLD void *small_slow(unsigned class, bool *ret_zero);
 
-/* The word of a bit that is counted from address 0. */
-static inline _Atomic uint64_t *word_at(uint64_t where)
-{
-	return (_Atomic uint64_t *)(uintptr_t)(where / 64 * 8);
-}
-
 /* Takes a slot of the bin's word, which has one.  `ret_zero`: is its memory known to be zero? */
 static inline void *take(struct tgc_bin *bin, const struct tgc_supply *supply, bool *ret_zero)
 {
@@ -48,7 +42,7 @@ static inline void *small_alloc(unsigned class, bool *ret_zero)
 	if (TGS_LIKELY(hint != bin->bottom)) {
 		/* The slot that was freed last, of which the hint says all. */
 		uint64_t where = hint->where;
-		_Atomic uint64_t *word = word_at(where);
+		_Atomic uint64_t *word = tgc_word_at(where);
 		uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
 
 		bin->top = hint - 1;
@@ -72,24 +66,51 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 	return p;
 }
 
-static inline void *tiny_alloc(size_t size)
+/* A fresh block, the one that became free last, if there is such a hint: of it and the current block the roomier one stays
+ * current. */
+static inline void *tiny_alloc_block(struct tgc_cache *cache, size_t size)
 {
-	struct tgc_cache *cache = tgc_cache;
-	struct tgc_tiny *tiny = &cache->tiny;
-	unsigned mask = tgc_tiny_align_mask(size);
-	uint32_t offset = (tiny->offset + mask) & ~mask;
+	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
+	const struct tgc_hint *hint = bin->top;
+	_Atomic uint64_t *word;
 	uint64_t taken;
 
-	/* The length is at least 1: malloc(0) is an object too.  Without a block the address is NULL. */
-	size += size == 0;
-	if (TGS_UNLIKELY(offset + size > 16 || !tiny->block))
+	if (TGS_UNLIKELY(hint == bin->bottom))
 		return tgc_tiny_alloc_slow(cache, size);
-	tiny->offset = offset + (uint32_t)size;
-	taken = atomic_load_explicit(tiny->taken, memory_order_relaxed);
-	atomic_store_explicit(tiny->taken, taken | UINT64_C(1) << (tiny->shift + offset),
-			      memory_order_release);
+	bin->top--;
+	if (size < cache->tiny.offset)
+		tgc_tiny_make_current(cache, hint->p, hint->where, size);
+	word = tgc_word_at(hint->where);
+	taken = atomic_load_explicit(word, memory_order_relaxed);
+	atomic_store_explicit(word, taken | UINT64_C(1) << hint->where % 64, memory_order_release);
+	return hint->p;
+}
+
+static inline void *tiny_alloc(size_t size)
+{
+	/* tgc_tiny_align_mask of each size. */
+	static const uint8_t masks[TGS_TINY_MAX + 1] = {0, 0, 1, 1, 3, 3, 3, 3,
+							7, 7, 7, 7, 7, 7, 7, 7};
+	struct tgc_cache *cache = tgc_cache;
+	struct tgc_tiny *tiny = &cache->tiny;
+	uint64_t mask = masks[size];
+	uint64_t offset = (tiny->offset + mask) & ~mask;
+	_Atomic uint64_t *word;
+	uint64_t where, taken;
+
+	/* malloc(0) is an object too. */
+	size += size == 0;
+	if (offset + size > 16)
+		return tiny_alloc_block(cache, size);
+	if (TGS_UNLIKELY(!tiny->block))
+		return tgc_tiny_alloc_slow(cache, size);
+	tiny->offset = offset + size;
+	where = tiny->where + offset;
+	word = tgc_word_at(where);
+	taken = atomic_load_explicit(word, memory_order_relaxed);
+	atomic_store_explicit(word, taken | UINT64_C(1) << where % 64, memory_order_release);
 	/* After the bit: whoever asks for the size of the object before us sees at least one of the two. */
-	atomic_store_explicit(&cache->slot->tiny_offset, tiny->offset, memory_order_release);
+	atomic_store_explicit(&cache->slot->tiny_offset, offset + size, memory_order_release);
 	return tiny->block + offset;
 }
 
@@ -187,37 +208,56 @@ static inline bool is_ordinary(uint64_t taken, const _Atomic uint64_t *published
 	return (taken & bit) && !is_published(published, bit) && !is_freed_remotely(remote, bit);
 }
 
-/* As tg_free, byte by byte: a tiny span is one page. */
-static inline void tiny_free(struct tgc_cache *cache, void *object, uint64_t at)
+/* The same of a byte of a tiny span. */
+static inline bool tiny_is_ordinary(uint64_t page, uint64_t where, uint64_t taken, uint64_t bit)
 {
-	const struct tgs_tiny_more *more = &tgc_heap.tiny_more[at >> TGS_PAGE_SHIFT];
-	unsigned unit = (unsigned)(at % TGS_PAGE_SIZE / 64);
-	_Atomic uint64_t *word = &tgc_heap.tiny_taken[at >> TGS_PAGE_SHIFT].taken[unit];
-	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
-	uint64_t bit = UINT64_C(1) << at % 64;
+	const struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
+	unsigned unit = (unsigned)(where / 64 % TGS_TINY_UNITS);
 
-	if (TGS_UNLIKELY(!is_ordinary(taken, &more->unit[unit].published, more->unit[unit].remote,
-				      bit))) {
-		tgc_tiny_free(cache, object, at >> TGS_PAGE_SHIFT, NULL);
-		return;
-	}
-	taken ^= bit;
-	atomic_store_explicit(word, taken, memory_order_relaxed);
-	if ((taken >> at % 64 / 16 * 16 & 0xffff) == 0)
-		tgc_tiny_block_warm(cache, (uint8_t *)object - at % 16);
+	return is_ordinary(taken, &more->unit[unit].published, more->unit[unit].remote, bit);
 }
 
 /* What the table of owned pages and the bits do not settle at once. */
 static __attribute__((noinline)) void free_special(void *object)
 {
-	uint64_t at = (uint64_t)((uint8_t *)object - tgc_heap.data);
-	struct tgc_cache *cache = tgc_cache;
-
-	if (tgc_owns_it(cache, object) &&
-	    TGC_LOAD(tgc_own_of(object)->bin) == &cache->bins[TGS_CLASS_TINY])
-		tiny_free(cache, object, at);
-	else if (object)
+	if (object)
 		tgc_foreign_free(object);
+}
+
+/* As tg_free, byte by byte: a tiny span is one page.  `where`: of the object's taken bit. */
+static __attribute__((noinline)) void tiny_free(struct tgc_cache *cache, void *object,
+						uint64_t where)
+{
+	uint64_t page = (uint64_t)((uint8_t *)object - tgc_heap.data) >> TGS_PAGE_SHIFT;
+	_Atomic uint64_t *word = tgc_word_at(where);
+	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
+	uint64_t bit = UINT64_C(1) << where % 64;
+	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
+	uint8_t *block = (uint8_t *)object - where % 16;
+
+	if (TGS_UNLIKELY(!tiny_is_ordinary(page, where, taken, bit))) {
+		free_special(object);
+		return;
+	}
+	taken ^= bit;
+	atomic_store_explicit(word, taken, memory_order_relaxed);
+	if ((taken >> where % 64 / 16 * 16 & 0xffff) != 0)
+		return;
+	/* The block has no object any more. */
+	if (block == cache->tiny.block) {
+		/* As if freed and taken again. */
+		cache->tiny.offset = 0;
+		atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
+		return;
+	}
+	if (TGS_UNLIKELY(bin->top >= bin->limit)) {
+		tgc_hints_full(cache, bin, block,
+			       (uint32_t)((uintptr_t)block % TGS_PAGE_SIZE / 16));
+		return;
+	}
+	bin->top++;
+	bin->top->p = block;
+	bin->top->where = where - where % 16;
 }
 
 TG_API void tg_free(void *object)
@@ -243,20 +283,23 @@ TG_API void tg_free(void *object)
 	product = offset * bin->magic;
 	/* The start of a slot: the fraction of offset / size is less than that of one byte.  Never in a tiny span. */
 	if (TGS_UNLIKELY((uint32_t)product >= bin->magic)) {
-		free_special(object);
+		if (bin == &cache->bins[TGS_CLASS_TINY])
+			tiny_free(cache, object, TGC_LOAD(own->state) + offset);
+		else
+			free_special(object);
 		return;
 	}
 	index = product >> 32;
 	where = TGC_LOAD(own->state) + index +
 		index / 64 * (8 * sizeof(struct tgs_unit) - 64);
 	bit = UINT64_C(1) << where % 64;
-	unit = (const struct tgs_unit *)word_at(where);
+	unit = (const struct tgs_unit *)tgc_word_at(where);
 	taken = atomic_load_explicit(&unit->taken, memory_order_relaxed);
 	if (TGS_UNLIKELY(!is_ordinary(taken, &unit->published, unit->remote, bit))) {
 		free_special(object);
 		return;
 	}
-	atomic_store_explicit(word_at(where), taken ^ bit, memory_order_relaxed);
+	atomic_store_explicit(tgc_word_at(where), taken ^ bit, memory_order_relaxed);
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
 		tgc_hints_full(cache, bin, object, (uint32_t)index);

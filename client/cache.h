@@ -51,7 +51,7 @@ struct tgc_span {
  * as used, as if it were in the bin's word. */
 struct tgc_hint {
 	uint8_t *p;
-	uint64_t where; /* of its taken bit, counted in bits from address 0; tiny: not used */
+	uint64_t where; /* of its (first) taken bit, counted in bits from address 0 */
 };
 
 /* A class's hints: a stack, whose lowest entry is none.  Of a length that keeps the stacks of the classes, one behind the
@@ -138,10 +138,9 @@ struct tgc_prefetch {
 
 /* The block that tiny objects go into at the moment. */
 struct tgc_tiny {
-	uint8_t *block;          /* NULL: none */
-	_Atomic uint64_t *taken; /* word that has its 16 bits */
-	uint32_t shift;          /* where in it */
-	uint32_t offset;         /* bytes handed out; 16 when there is no block */
+	uint8_t *block;  /* NULL: none */
+	uint64_t where;  /* its first taken bit lies there, counted in bits from address 0 */
+	uint64_t offset; /* bytes handed out; 16 when there is no block, 0 in a cache without a slot */
 };
 
 struct tgc_cache {
@@ -254,18 +253,33 @@ void tgc_agree_slots(void);
 
 /* tiny.c */
 
+/* The word of a bit that is counted from address 0. */
+static inline _Atomic uint64_t *tgc_word_at(uint64_t where)
+{
+	return (_Atomic uint64_t *)(uintptr_t)(where / 64 * 8);
+}
+
 /* The seed's rule: 8 bytes and more are aligned to 8, 4..7 to 4, 2..3 to 2, 1 not at all. */
 static inline unsigned tgc_tiny_align_mask(size_t size)
 {
 	return size >= 8 ? 7 : size >= 4 ? 3 : size >= 2 ? 1 : 0;
 }
 
-void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
+TGS_COLD void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
+/* Makes a block the current one, or none. */
+static inline void tgc_tiny_make_current(struct tgc_cache *cache, uint8_t *block, uint64_t where,
+					 uint64_t offset)
+{
+	/* Pinned before an object lies in it. */
+	atomic_store_explicit(&cache->slot->tiny_offset, offset, memory_order_relaxed);
+	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0,
+			      memory_order_release);
+	cache->tiny = (struct tgc_tiny){.block = block, .where = where, .offset = offset};
+}
+
 /* `noted`: as for small objects, see alloc.c; or NULL. */
 void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted);
 void tgc_tiny_unload(struct tgc_cache *cache);
-/* A block of ours has no object any more, by the last call of tg_free. */
-void tgc_tiny_block_warm(struct tgc_cache *cache, uint8_t *block);
 /* Others freed these bytes of a unit. */
 void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed);
 /* Which blocks of a group are free: none of their bytes starts an object. */
