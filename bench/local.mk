@@ -45,6 +45,13 @@ tgbench_programs = \
 	%D%/tgbench/tgb-together \
 	%D%/tgbench/tgbench
 
+if TGBENCH_APR
+tgbench_programs += %D%/tgbench/tgb-apr
+endif
+if TGBENCH_BOOST
+tgbench_programs += %D%/tgbench/tgb-boost
+endif
+
 %C%_tgbench_tgbench_SOURCES = \
 	%D%/tgbench/allocators.c \
 	%D%/tgbench/cells.c \
@@ -88,13 +95,51 @@ tgbench_worker_cflags = $(AM_CFLAGS) -O2 -fno-builtin-malloc -fno-builtin-calloc
 %C%_tgbench_tgb_together_LDFLAGS = $(AM_LDFLAGS) -no-install
 %C%_tgbench_tgb_together_LDADD = client/libtg.la -lm
 
+tgbench_peer_cppflags = $(AM_CPPFLAGS) -DTGB_PEER=1
+
+%C%_tgbench_tgb_apr_SOURCES = \
+	$(tgbench_worker_sources) \
+	%D%/tgbench/peer-apr.c
+%C%_tgbench_tgb_apr_CPPFLAGS = $(tgbench_peer_cppflags) $(TGBENCH_APR_CFLAGS)
+%C%_tgbench_tgb_apr_CFLAGS = $(tgbench_worker_cflags)
+%C%_tgbench_tgb_apr_LDADD = $(TGBENCH_APR_LIBS) -lm
+
+# The one file in C++ is compiled by hand: the project needs no C++ compiler.
+%C%_tgbench_tgb_boost_SOURCES = $(tgbench_worker_sources)
+%C%_tgbench_tgb_boost_CPPFLAGS = $(tgbench_peer_cppflags)
+%C%_tgbench_tgb_boost_CFLAGS = $(tgbench_worker_cflags)
+%C%_tgbench_tgb_boost_LDADD = %D%/tgbench/peer-boost.$(OBJEXT) -lstdc++ -lm
+EXTRA_DIST += %D%/tgbench/peer-boost.cc
+CLEANFILES += %D%/tgbench/peer-boost.$(OBJEXT)
+%D%/tgbench/peer-boost.$(OBJEXT): %D%/tgbench/peer-boost.cc %D%/tgbench/peer.h
+	@$(MKDIR_P) %D%/tgbench
+	$(AM_V_GEN)$(TGBENCH_CXX) -I$(top_srcdir) -O2 -g -pthread $(TG_SANITIZER_FLAGS) -c -o $@ \
+		$(top_srcdir)/%D%/tgbench/peer-boost.cc
+
+# From the standard library alone, so no network is needed.  A Go that does not work is as good as none.
+EXTRA_DIST += %D%/tgbench/tgb-go.go
+CLEANFILES += %D%/tgbench/tgb-go
+%D%/tgbench/tgb-go: %D%/tgbench/tgb-go.go
+	@$(MKDIR_P) %D%/tgbench
+	$(AM_V_GEN)env GO111MODULE=off GOFLAGS= GOTOOLCHAIN=local GOCACHE='$(abs_builddir)/%D%/tgbench/go-cache' \
+		$(TGBENCH_GO) build -o $@ $(top_srcdir)/%D%/tgbench/tgb-go.go || \
+		echo "tgb-go: not built; tgbench goes without it" >&2
+if TGBENCH_GO
+check_DATA += %D%/tgbench/tgb-go
+tgbench_data = %D%/tgbench/tgb-go
+endif
+clean-local: clean-tgbench
+clean-tgbench:
+	rm -rf %D%/tgbench/go-cache
+.PHONY: clean-tgbench
+
 # BENCH_ARGS: see the comment of recovery.c.
 .PHONY: bench bench-build bench-recovery
 bench: bench-recovery
 
 bench-build: all
 	$(MAKE) $(AM_MAKEFLAGS) %D%/tg-cacheload %D%/tg-measure %D%/tg-recovery %D%/tg-scale \
-		$(tgbench_programs)
+		$(tgbench_programs) $(tgbench_data)
 
 bench-recovery: bench-build
 	@$(AM_TESTS_ENVIRONMENT) %D%/tg-recovery $(BENCH_ARGS)

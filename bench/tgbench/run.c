@@ -26,6 +26,7 @@ struct worker {
 	char *argv[ARGS_MAX];
 	char socket[100], daemon[32];
 	double deadline_s;
+	int cpu; /* of all its threads from the start; -1: it pins itself */
 	/* what came of it */
 	char output[4096], errors[4096];
 	bool hung;
@@ -42,11 +43,22 @@ static double now_s(void)
 
 /* ---- the worker process ---- */
 
+static void pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 static void become(const struct worker *w, pid_t parent, int out, int err)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent || setpgid(0, 0) < 0 ||
 	    dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0)
 		_exit(126);
+	if (w->cpu >= 0)
+		pin(w->cpu);
 	unsetenv("TG_HEAP");
 	unsetenv("TG_ON_ERROR");
 	if (w->setting != NULL)
@@ -258,7 +270,8 @@ void tgb_run_cell(struct tgb_bench *b, const struct tgb_cell *cell, const struct
 	struct worker w = {.program = a->worker,
 			   .preload = a->preload,
 			   .setting = a->setting,
-			   .deadline_s = cell->deadline_s + 10 * b->seconds};
+			   .deadline_s = cell->deadline_s + 10 * b->seconds,
+			   .cpu = a->kind == TGB_GO ? b->cpu : -1};
 	static struct tgt_daemon d;
 	double before = b->ping_us;
 
@@ -289,7 +302,8 @@ const char *tgb_run_probe(const struct tgb_allocator *a)
 	struct worker w = {.program = a->worker,
 			   .preload = a->kind == TGB_PRELOAD ? NULL : a->preload,
 			   .argv = {(char *)a->worker, (char *)"probe", NULL},
-			   .deadline_s = 20};
+			   .deadline_s = 20,
+			   .cpu = -1};
 
 	run_worker(&w);
 	if (a->kind == TGB_PRELOAD && access(a->preload, R_OK) < 0)
