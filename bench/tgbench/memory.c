@@ -58,7 +58,8 @@ static double bytes_of_files(const char *pid)
 		struct stat st;
 
 		target[n > 0 ? n : 0] = '\0';
-		if (strncmp(target, "/memfd:", 7) != 0 || fstatat(dirfd(dir), entry->d_name, &st, 0) < 0)
+		if (strncmp(target, "/memfd:", 7) != 0 ||
+		    fstatat(dirfd(dir), entry->d_name, &st, 0) < 0)
 			continue;
 		for (i = 0; i < n_seen && seen[i] != st.st_ino; i++)
 			;

@@ -25,8 +25,8 @@ const char *tgb_peer_open(size_t bytes)
 		return "no process mutex";
 	lock.type = apr_anylock_procmutex;
 	lock.lock.pm = mutex;
-	if (apr_rmm_init(&heap, &lock, apr_shm_baseaddr_get(segment), apr_shm_size_get(segment), pool) !=
-	    APR_SUCCESS)
+	if (apr_rmm_init(&heap, &lock, apr_shm_baseaddr_get(segment), apr_shm_size_get(segment),
+			 pool) != APR_SUCCESS)
 		return "no apr_rmm in it";
 	return NULL;
 }

@@ -6,7 +6,8 @@
 
 #include "bench/tgbench/tgbench.h"
 
-struct tgb_run *tgb_run_at(const struct tgb_bench *b, unsigned cell, unsigned allocator, unsigned round)
+struct tgb_run *tgb_run_at(const struct tgb_bench *b, unsigned cell, unsigned allocator,
+			   unsigned round)
 {
 	return &b->runs[((size_t)cell * b->n_allocators + allocator) * b->rounds + round];
 }
@@ -47,7 +48,8 @@ static bool counts(const struct tgb_bench *b, unsigned cell, const struct tgb_ru
 	return !b->cells[cell].two_cores || (!run->moved && run->far == tgb_mostly_far(b, cell));
 }
 
-struct tgb_figure tgb_figure(const struct tgb_bench *b, unsigned cell, unsigned metric, unsigned allocator)
+struct tgb_figure tgb_figure(const struct tgb_bench *b, unsigned cell, unsigned metric,
+			     unsigned allocator)
 {
 	struct tgb_figure f = {0};
 	double values[TGB_ROUNDS];
@@ -67,7 +69,8 @@ struct tgb_figure tgb_figure(const struct tgb_bench *b, unsigned cell, unsigned 
 	return f;
 }
 
-double tgb_best(const struct tgb_bench *b, unsigned cell, unsigned metric, enum tgb_kind kind, int *ret_who)
+double tgb_best(const struct tgb_bench *b, unsigned cell, unsigned metric, enum tgb_kind kind,
+		int *ret_who)
 {
 	double best = 0;
 	unsigned a;
@@ -104,7 +107,8 @@ int tgb_find_cell(const struct tgb_bench *b, const char *workload, const char *n
 	unsigned c;
 
 	for (c = 0; c < b->n_cells; c++) {
-		if (strcmp(b->cells[c].workload, workload) == 0 && strcmp(b->cells[c].name, name) == 0)
+		if (strcmp(b->cells[c].workload, workload) == 0 &&
+		    strcmp(b->cells[c].name, name) == 0)
 			return (int)c;
 	}
 	return -1;
@@ -114,14 +118,15 @@ int tgb_find_metric(const struct tgb_cell *cell, const char *key)
 {
 	int m;
 
-	for (m = 0; m < TGB_METRICS && cell->metrics[m].key != NULL; m++) {
+	for (m = 0; cell->metrics[m].key != NULL; m++) {
 		if (strcmp(cell->metrics[m].key, key) == 0)
 			return m;
 	}
 	return -1;
 }
 
-bool tgb_daemon_load(const struct tgb_bench *b, unsigned cell, double *ret_messages, double *ret_cpu)
+bool tgb_daemon_load(const struct tgb_bench *b, unsigned cell, double *ret_messages,
+		     double *ret_cpu)
 {
 	int self = tgb_find_allocator(b, "together");
 	double messages[TGB_ROUNDS], cpu[TGB_ROUNDS];

@@ -21,6 +21,9 @@
 
 #define ARGS_MAX 24
 
+/* Of a CPU that is ours alone, the kernel's own threads take no more than this. */
+#define PREEMPTED_MAX(wall_s) (5 + 20 * (wall_s))
+
 struct worker {
 	const char *program, *preload, *setting;
 	char *argv[ARGS_MAX];
@@ -137,7 +140,8 @@ static void run_worker(struct worker *w)
 /* ---- its daemon ---- */
 
 /* The daemon is to have another CPU than the worker: it inherits ours while it is started. */
-static void pin_to_others(const struct tgb_bench *b, const struct tgb_cell *cell, cpu_set_t *ret_before)
+static void pin_to_others(const struct tgb_bench *b, const struct tgb_cell *cell,
+			  cpu_set_t *ret_before)
 {
 	cpu_set_t set;
 
@@ -149,8 +153,8 @@ static void pin_to_others(const struct tgb_bench *b, const struct tgb_cell *cell
 	}
 }
 
-static int start_daemon(const struct tgb_bench *b, const struct tgb_cell *cell, struct tgt_daemon *d,
-			struct worker *w)
+static int start_daemon(const struct tgb_bench *b, const struct tgb_cell *cell,
+			struct tgt_daemon *d, struct worker *w)
 {
 	static const char *const args[] = {"--reserve", "64G", "--limit", "12G", NULL};
 	cpu_set_t before;
@@ -242,18 +246,21 @@ static void judge(const struct tgb_cell *cell, struct worker *w, struct tgb_run 
 {
 	unsigned i;
 
-	run->outcome = w->hung			 ? TGB_HUNG
-		       : WIFSIGNALED(w->status)  ? TGB_CRASHED
+	run->outcome = w->hung                       ? TGB_HUNG
+		       : WIFSIGNALED(w->status)      ? TGB_CRASHED
 		       : WEXITSTATUS(w->status) != 0 ? TGB_FAILED
 						     : TGB_OK;
-	for (i = 0; i < TGB_METRICS && cell->metrics[i].key != NULL && run->outcome == TGB_OK; i++) {
+	for (i = 0; cell->metrics[i].key != NULL && run->outcome == TGB_OK; i++) {
 		if (!value_of(w, cell->metrics[i].key, &run->values[i]))
 			run->values[i] = -1; /* this allocator has no such figure */
 	}
 	value_of(w, "ops", &run->n_ops);
+	value_of(w, "wall_s", &run->wall_s);
 	value_of(w, "cpu_s", &run->cpu_s);
 	value_of(w, "daemon_s", &run->daemon_s);
 	value_of(w, "messages", &run->messages);
+	value_of(w, "preempted", &run->preempted);
+	run->disturbed = run->preempted > PREEMPTED_MAX(run->wall_s);
 	if (run->outcome == TGB_OK)
 		return;
 	note_error(run, w);

@@ -28,29 +28,33 @@ static bool is_group(const struct tgb_bench *b, unsigned c, unsigned m)
 {
 	const struct tgb_metric *metric = &b->cells[c].metrics[m];
 
-	return metric->key != NULL && strcmp(metric->key, "slowdown") != 0 &&
-	       tgb_best(b, c, m, TGB_PRIVATE, NULL) > 0;
+	return strcmp(metric->key, "slowdown") != 0 && tgb_best(b, c, m, TGB_PRIVATE, NULL) > 0;
 }
 
 /* Names of lines hold no blanks or quotes; where a line has several figures, their unit tells them apart. */
 static void write_data(const struct tgb_bench *b, const char *workload, FILE *to)
 {
 	unsigned c, m, a;
+	bool several;
 
 	fputs("$data << EOD\n", to);
 	for (c = 0; c < b->n_cells; c++) {
-		for (m = 0; m < TGB_METRICS && strcmp(b->cells[c].workload, workload) == 0; m++) {
+		for (m = 0; strcmp(b->cells[c].workload, workload) == 0 &&
+			    b->cells[c].metrics[m].key != NULL;
+		     m++) {
 			if (!is_group(b, c, m))
 				continue;
-			fprintf(to, "\"%s%s%s\"", b->cells[c].name, m > 0 ? "\\n" : "",
-				m > 0 ? b->cells[c].metrics[m].unit : "");
+			several = b->cells[c].metrics[1].key != NULL;
+			fprintf(to, "\"%s%s%s\"", b->cells[c].name, several ? "\\n" : "",
+				several ? b->cells[c].metrics[m].unit : "");
 			for (a = 0; a < b->n_allocators; a++) {
 				struct tgb_figure f = tgb_figure(b, c, m, a);
 
 				if (!is_drawn(b, a))
 					continue;
 				if (f.n > 0)
-					fprintf(to, " %.4f", f.median / tgb_best(b, c, m, TGB_PRIVATE, NULL));
+					fprintf(to, " %.4f",
+						f.median / tgb_best(b, c, m, TGB_PRIVATE, NULL));
 				else
 					fputs(" NaN", to);
 			}
@@ -62,16 +66,17 @@ static void write_data(const struct tgb_bench *b, const char *workload, FILE *to
 
 static void plot(const struct tgb_bench *b, FILE *to)
 {
-	static const char *const colours[] = {"#0b3d91", "#6fa8dc", "#999999", "#e69138", "#6aa84f",
-					      "#cc4125", "#8e7cc3", "#bf9000", "#76a5af", "#a64d79"};
+	static const char *const colours[] = {"#0b3d91", "#6fa8dc", "#999999", "#e69138",
+					      "#6aa84f", "#cc4125", "#8e7cc3", "#bf9000",
+					      "#76a5af", "#a64d79"};
 	unsigned a, n = 0;
 
 	for (a = 0; a < b->n_allocators; a++) {
 		if (!is_drawn(b, a))
 			continue;
-		fprintf(to, "%s using %u%s with histograms lc rgb \"%s\" title \"%s\"", n == 0 ? "plot $data" : ", ''",
-			n + 2, n == 0 ? ":xtic(1)" : "", colours[n % (sizeof(colours) / sizeof(*colours))],
-			b->allocators[a].name);
+		fprintf(to, "%s using %u%s with histograms lc rgb \"%s\" title \"%s\"",
+			n == 0 ? "plot $data" : ", ''", n + 2, n == 0 ? ":xtic(1)" : "",
+			colours[n % (sizeof(colours) / sizeof(*colours))], b->allocators[a].name);
 		n++;
 	}
 	fputs(", 1 with lines lc rgb \"black\" notitle\n", to);
@@ -86,7 +91,9 @@ static bool is_panel(const struct tgb_bench *b, unsigned c)
 			return false;
 	}
 	for (i = c; i < b->n_cells; i++) {
-		for (m = 0; m < TGB_METRICS && strcmp(b->cells[i].workload, b->cells[c].workload) == 0; m++) {
+		for (m = 0; strcmp(b->cells[i].workload, b->cells[c].workload) == 0 &&
+			    b->cells[i].metrics[m].key != NULL;
+		     m++) {
 			if (is_group(b, i, m))
 				return true;
 		}
@@ -103,12 +110,14 @@ static void draw(const struct tgb_bench *b, FILE *to)
 	fprintf(to, "set terminal svg size 1400,%u dynamic background rgb 'white' font 'sans,11'\n",
 		n * PANEL_HEIGHT + 40);
 	fprintf(to,
-		"set multiplot layout %u,1 title \"times as much as the best private allocator (shorter is better; "
+		"set multiplot layout %u,1 title \"times as much as the best private allocator "
+		"(shorter is better; "
 		"medians of %u rounds)\"\n",
 		n, b->rounds);
-	fputs("set style data histograms\nset style histogram clustered gap 1\nset style fill solid 0.9 noborder\n"
+	fputs("set style data histograms\nset style histogram clustered gap 1\nset style fill "
+	      "solid 0.9 noborder\n"
 	      "set boxwidth 0.9\nset logscale y 2\nset grid ytics\nset key outside right top\n"
-	      "set xtics rotate by -25 font ',9' nomirror\n",
+	      "set xtics rotate by -25 font ',9' nomirror\nset bmargin 5\n",
 	      to);
 	fprintf(to, "set yrange [%g:%d]\nset ytics (%s)\n", BOTTOM, TOP,
 		"\"1/4\" 0.25, \"1/2\" 0.5, \"1\" 1, \"2\" 2, \"4\" 4, \"8\" 8");

@@ -5,7 +5,8 @@
 
 #include "bench/tgbench/tgbench.h"
 
-static void cell_text(const struct tgb_bench *b, unsigned cell, unsigned metric, unsigned a, char *text, size_t size)
+static void cell_text(const struct tgb_bench *b, unsigned cell, unsigned metric, unsigned a,
+		      char *text, size_t size)
 {
 	static const char *const said[] = {"-", "moved", "failed", "crashed", "hung"};
 	struct tgb_figure f = tgb_figure(b, cell, metric, a);
@@ -13,7 +14,11 @@ static void cell_text(const struct tgb_bench *b, unsigned cell, unsigned metric,
 	unsigned r;
 
 	if (f.n > 0) {
-		snprintf(text, size, f.median < 100 ? "%.2f" : f.median < 1000 ? "%.1f" : "%.0f", f.median);
+		snprintf(text, size,
+			 f.median < 100    ? "%.2f"
+			 : f.median < 1000 ? "%.1f"
+					   : "%.0f",
+			 f.median);
 		return;
 	}
 	for (r = 0; r < b->rounds; r++) {
@@ -94,7 +99,7 @@ static void figures(const struct tgb_bench *b, FILE *to)
 		if (strcmp(last, cell->workload) != 0)
 			head(b, cell->workload, to);
 		last = cell->workload;
-		for (m = 0; m < TGB_METRICS && cell->metrics[m].key != NULL; m++)
+		for (m = 0; cell->metrics[m].key != NULL; m++)
 			line(b, c, m, to);
 	}
 }
@@ -109,8 +114,9 @@ static void errors(const struct tgb_bench *b, FILE *to)
 				const struct tgb_run *run = tgb_run_at(b, c, a, r);
 
 				if (run->outcome > TGB_OK)
-					fprintf(to, "! %s %s, %s, round %u: %s\n", b->cells[c].workload,
-						b->cells[c].name, b->allocators[a].name, r + 1, run->error);
+					fprintf(to, "! %s %s, %s, round %u: %s\n",
+						b->cells[c].workload, b->cells[c].name,
+						b->allocators[a].name, r + 1, run->error);
 			}
 		}
 	}
@@ -126,11 +132,11 @@ static void daemon_load(const struct tgb_bench *b, FILE *to)
 		if (!tgb_daemon_load(b, c, &messages, &cpu))
 			continue;
 		if (!any)
-			fprintf(to, "\n%-27s %20s %12s\n", "together's daemon", "messages/10,000 ops",
-				"CPU, % of it");
+			fprintf(to, "\n%-27s %20s %12s\n", "together's daemon",
+				"messages/10,000 ops", "CPU, % of it");
 		any = true;
-		fprintf(to, "%-10s %-16s %20.3f %12.2f\n", b->cells[c].workload, b->cells[c].name, messages,
-			cpu * 100);
+		fprintf(to, "%-10s %-16s %20.3f %12.2f\n", b->cells[c].workload, b->cells[c].name,
+			messages, cpu * 100);
 	}
 }
 
@@ -145,9 +151,32 @@ static void targets(const struct tgb_bench *b, FILE *to)
 
 		if (t->n == 0)
 			continue;
-		fprintf(to, "%-50s %10.3f %s %8.4g %-10s %s\n", t->what, t->value, t->at_least ? ">=" : "<=",
-			t->reach, t->how[0] == '<' ? "" : t->how, tgb_target_hit(t) ? "hit" : "MISSED");
+		fprintf(to, "%-50s %10.3f %s %8.4g %-10s %s\n", t->what, t->value,
+			t->at_least ? ">=" : "<=", t->reach, t->how[0] == '<' ? "" : t->how,
+			tgb_target_hit(t) ? "hit" : "MISSED");
 	}
+}
+
+static void disturbances(const struct tgb_bench *b, FILE *to)
+{
+	unsigned c, a, r, n = 0, all = 0;
+
+	for (c = 0; c < b->n_cells; c++) {
+		for (a = 0; a < b->n_allocators; a++) {
+			for (r = 0; r < b->rounds; r++) {
+				const struct tgb_run *run = tgb_run_at(b, c, a, r);
+
+				all += run->outcome == TGB_OK;
+				n += run->outcome == TGB_OK && run->disturbed;
+			}
+		}
+	}
+	if (n > 0)
+		fprintf(to,
+			"in %u of %u runs other programs took the CPU again and again, also when "
+			"they were "
+			"repeated: do not trust small differences\n",
+			n, all);
 }
 
 static void notes(const struct tgb_bench *b, FILE *to)
@@ -155,18 +184,24 @@ static void notes(const struct tgb_bench *b, FILE *to)
 	bool two = false;
 	unsigned i;
 
-	fprintf(to, "medians of %u round%s of %.3g s; less is better; ratio: together to the best private allocator\n",
+	fprintf(to,
+		"medians of %u round%s of %.3g s; less is better; ratio: together to the best "
+		"private allocator\n",
 		b->rounds, b->rounds == 1 ? "" : "s", b->seconds);
 	for (i = 0; i < b->n_cells; i++)
 		two = two || b->cells[i].two_cores;
 	if (two)
 		fprintf(to,
-			"near, far: how the two cores were placed (a cache line there and back under %.2f us or not) "
-			"in most runs of the line; runs in the other mode, or during which it changed, do not count\n",
+			"near, far: how the two cores were placed (a cache line there and back "
+			"under %.2f us or not) "
+			"in most runs of the line; runs in the other mode, or during which it "
+			"changed, do not count\n",
 			TGB_NEAR_US);
+	disturbances(b, to);
 	for (i = 0; i < b->n_allocators; i++) {
 		if (b->allocators[i].wanted && b->allocators[i].missing != NULL)
-			fprintf(to, "%s is not here: %s\n", b->allocators[i].name, b->allocators[i].missing);
+			fprintf(to, "%s is not here: %s\n", b->allocators[i].name,
+				b->allocators[i].missing);
 	}
 }
 

@@ -10,16 +10,16 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-#define TGB_METRICS    4
+#define TGB_METRICS    5 /* with the end of the list */
 #define TGB_ALLOCATORS 24
 #define TGB_ROUNDS     99
 #define TGB_CELLS      120
 
 enum tgb_kind {
-	TGB_PRIVATE,  /* a malloc: the worker, with a library preloaded or none */
-	TGB_SELF,     /* libtg */
-	TGB_PRELOAD,  /* libtgmalloc.so preloaded */
-	TGB_SHARED,   /* shared heaps of others */
+	TGB_PRIVATE, /* a malloc: the worker, with a library preloaded or none */
+	TGB_SELF,    /* libtg */
+	TGB_PRELOAD, /* libtgmalloc.so preloaded */
+	TGB_SHARED,  /* shared heaps of others */
 	TGB_GO,
 	TGB_N_KINDS,
 };
@@ -43,24 +43,26 @@ struct tgb_cell {
 	const char *args; /* the worker's: its workload, and name=value */
 	unsigned kinds;   /* a bit for each kind that can do it */
 	bool two_cores;
-	double deadline_s; /* on top of the time that was asked for */
-	struct tgb_metric metrics[TGB_METRICS];
+	double deadline_s;                /* on top of the time that was asked for */
+	const struct tgb_metric *metrics; /* the last one has no key */
 };
 
 enum tgb_outcome {
 	TGB_NOT_RUN,
 	TGB_OK,
-	TGB_FAILED,  /* ended with an error, which it has printed */
+	TGB_FAILED, /* ended with an error, which it has printed */
 	TGB_CRASHED,
 	TGB_HUNG,
 };
 
 struct tgb_run {
 	enum tgb_outcome outcome;
-	bool far;   /* two_cores: how the cores were placed */
-	bool moved; /* and this changed during the run */
+	bool far;       /* two_cores: how the cores were placed */
+	bool moved;     /* and this changed during the run */
+	bool disturbed; /* other programs got much of the CPU */
 	double values[TGB_METRICS];
-	double n_ops, cpu_s, daemon_s, messages;
+	double n_ops, wall_s, cpu_s, daemon_s, messages;
+	double preempted; /* how often another process got the CPU meanwhile */
 	char error[120];
 };
 
@@ -107,20 +109,24 @@ double tgb_pingpong_us(int cpu, int cpu2);
 #define TGB_NEAR_US 0.22
 
 /* results.c */
-struct tgb_run *tgb_run_at(const struct tgb_bench *b, unsigned cell, unsigned allocator, unsigned round);
+struct tgb_run *tgb_run_at(const struct tgb_bench *b, unsigned cell, unsigned allocator,
+			   unsigned round);
 /* Of the runs that count: for two_cores those of the mode that most runs had. */
-struct tgb_figure tgb_figure(const struct tgb_bench *b, unsigned cell, unsigned metric, unsigned allocator);
+struct tgb_figure tgb_figure(const struct tgb_bench *b, unsigned cell, unsigned metric,
+			     unsigned allocator);
 /* Was most of this cell measured with the cores far apart? */
 bool tgb_mostly_far(const struct tgb_bench *b, unsigned cell);
 /* The lowest median of the allocators of that kind; *ret_who may be NULL.  0: there is none. */
-double tgb_best(const struct tgb_bench *b, unsigned cell, unsigned metric, enum tgb_kind kind, int *ret_who);
+double tgb_best(const struct tgb_bench *b, unsigned cell, unsigned metric, enum tgb_kind kind,
+		int *ret_who);
 int tgb_find_allocator(const struct tgb_bench *b, const char *name);
 /* Index of a cell, and of its metric; -1: not measured. */
 int tgb_find_cell(const struct tgb_bench *b, const char *workload, const char *name);
 int tgb_find_metric(const struct tgb_cell *cell, const char *key);
 /* Together's messages for each 10,000 operations, and the daemon's processor time as a part of the workload's: medians.
  * False: nothing was measured. */
-bool tgb_daemon_load(const struct tgb_bench *b, unsigned cell, double *ret_messages, double *ret_cpu);
+bool tgb_daemon_load(const struct tgb_bench *b, unsigned cell, double *ret_messages,
+		     double *ret_cpu);
 
 /* targets.c: the figures to reach. */
 struct tgb_target {

@@ -29,7 +29,8 @@ static void replace(void *arg)
 	unsigned k;
 
 	for (k = 0; k < PER_STEP; k++) {
-		uint32_t i = tgb_below(&c->state, c->n), size = c->next_sizes[c->at++ & (TGB_SIZES - 1)];
+		uint32_t i = tgb_below(&c->state, c->n),
+			 size = c->next_sizes[c->at++ & (TGB_SIZES - 1)];
 		void *object;
 
 		TGB_FREE(c->objects[i]);
@@ -69,7 +70,8 @@ void tgb_work_churn(void)
 	struct tgb_use use;
 	uint32_t i;
 
-	c.next_sizes = tgb_sizes(tgb_arg_text("sizes", "exp"), tgb_arg("lo", 16), tgb_arg("hi", 1024));
+	c.next_sizes =
+		tgb_sizes(tgb_arg_text("sizes", "exp"), tgb_arg("lo", 16), tgb_arg("hi", 1024));
 	c.objects = tgb_table(c.n * sizeof(*c.objects));
 	c.sizes = tgb_table(c.n * sizeof(*c.sizes));
 	before = tgb_memory();

@@ -47,7 +47,8 @@ static void reuse_one(void *arg)
 
 void tgb_work_reuse(void)
 {
-	struct reuse r = {.size = (size_t)tgb_arg("size", 65536), .live = (unsigned)tgb_arg("live", 1)};
+	struct reuse r = {.size = (size_t)tgb_arg("size", 65536),
+			  .live = (unsigned)tgb_arg("live", 1)};
 
 	tgb_measure(r.live == 1 ? reuse_one : reuse, &r, PER_STEP);
 }
@@ -79,7 +80,8 @@ void tgb_work_fresh(void)
 
 void tgb_work_growth(void)
 {
-	const uint32_t *sizes = tgb_sizes(tgb_arg_text("sizes", "even"), tgb_arg("lo", 1024), tgb_arg("hi", 1024));
+	const uint32_t *sizes =
+		tgb_sizes(tgb_arg_text("sizes", "even"), tgb_arg("lo", 1024), tgb_arg("hi", 1024));
 	double bytes = tgb_arg("bytes", 2147483648.0) * tgb_arg("scale", 1), done = 0, n = 0;
 	struct tgb_use use;
 	uint32_t at = 0;

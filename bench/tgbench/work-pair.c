@@ -16,7 +16,7 @@ void tgb_pairs_init(struct tgb_pairs *pairs, size_t size, unsigned batch)
 }
 
 static inline __attribute__((always_inline)) void batches(const struct tgb_pairs *pairs, bool words,
-							   bool zeroed)
+							  bool zeroed)
 {
 	void **objects = pairs->objects;
 	unsigned batch = pairs->batch, i, t;

@@ -144,6 +144,7 @@ void tgb_work_prodcons(void)
 	if (!threads) {
 		use.cpu_ns += r->consumer.cpu_ns;
 		use.messages += r->consumer.messages;
+		use.preempted += r->consumer.preempted;
 	}
 	tgb_use_report(&use, n);
 	tgb_report("mobj_s", n / use.wall_ns * 1e3);
@@ -173,7 +174,8 @@ static void one_of_two(struct two *two, unsigned me)
 			tgb_use_begin(&alone);
 			two->ops[me] = tgb_repeat(tgb_seconds(), step, &pairs);
 			tgb_use_end(&alone);
-			two->alone_ns[me] = alone.wall_ns / (two->ops[me] * tgb_pairs_per_step(&pairs));
+			two->alone_ns[me] =
+				alone.wall_ns / (two->ops[me] * tgb_pairs_per_step(&pairs));
 		}
 		pthread_barrier_wait(&two->barrier);
 	}
@@ -216,6 +218,7 @@ void tgb_work_twoproc(void)
 	use = two->use[0];
 	use.cpu_ns += two->use[1].cpu_ns;
 	use.messages += two->use[1].messages;
+	use.preempted += two->use[1].preempted;
 	tgb_use_report(&use, two->ops[0] + two->ops[1]);
 	for (i = 0; i < 2; i++) {
 		ns[i] = two->use[i].wall_ns / two->ops[i];

@@ -68,8 +68,8 @@ static void start_one(int ends[2], unsigned i)
 	path[n > 0 ? n : 0] = '\0';
 	snprintf(arg, sizeof(arg), "trivial=%d", ends[1]);
 	start = tgb_now_ns();
-	if (posix_spawn(&pid, path, NULL, NULL, argv, environ) != 0 || waitpid(pid, &status, 0) != pid ||
-	    status != 0)
+	if (posix_spawn(&pid, path, NULL, NULL, argv, environ) != 0 ||
+	    waitpid(pid, &status, 0) != pid || status != 0)
 		tgb_die("the program failed");
 	figures[0][i] = tgb_now_ns() - start;
 	if (read(ends[0], &figures[1][i], sizeof(double)) != sizeof(double))

@@ -30,6 +30,7 @@ void tgb_work_tinymix(void)
 	use.cpu_ns += frees.cpu_ns;
 	use.daemon_ns += frees.daemon_ns;
 	use.messages += frees.messages;
+	use.preempted += frees.preempted;
 	tgb_use_report(&use, n);
 	tgb_report("object_bytes", grown / n);
 }

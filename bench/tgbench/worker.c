@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,12 +28,12 @@ static const struct {
 	void (*run)(void);
 	bool attaches_itself;
 } works[] = {
-	{"calloc", tgb_work_calloc, false},     {"churn", tgb_work_churn, false},
-	{"fresh", tgb_work_fresh, false},       {"growth", tgb_work_growth, false},
-	{"larson", tgb_work_larson, false},     {"pair", tgb_work_pair, false},
-	{"phases", tgb_work_phases, false},     {"prodcons", tgb_work_prodcons, false},
-	{"realloc", tgb_work_realloc, false},   {"reuse", tgb_work_reuse, false},
-	{"start", tgb_work_start, true},        {"tinymix", tgb_work_tinymix, false},
+	{"calloc", tgb_work_calloc, false},   {"churn", tgb_work_churn, false},
+	{"fresh", tgb_work_fresh, false},     {"growth", tgb_work_growth, false},
+	{"larson", tgb_work_larson, false},   {"pair", tgb_work_pair, false},
+	{"phases", tgb_work_phases, false},   {"prodcons", tgb_work_prodcons, false},
+	{"realloc", tgb_work_realloc, false}, {"reuse", tgb_work_reuse, false},
+	{"start", tgb_work_start, true},      {"tinymix", tgb_work_tinymix, false},
 	{"twoproc", tgb_work_twoproc, false},
 };
 
@@ -142,9 +143,18 @@ static double daemon_ns(void)
 	return clock_ns(clock);
 }
 
+static double preempted(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (double)usage.ru_nivcsw;
+}
+
 void tgb_use_begin(struct tgb_use *use)
 {
 	use->messages = tgb_messages();
+	use->preempted = preempted();
 	use->daemon_ns = daemon_ns();
 	use->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	use->wall_ns = tgb_now_ns();
@@ -156,15 +166,18 @@ void tgb_use_end(struct tgb_use *use)
 	use->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - use->cpu_ns;
 	use->daemon_ns = daemon_ns() - use->daemon_ns;
 	use->messages = tgb_messages() - use->messages;
+	use->preempted = preempted() - use->preempted;
 }
 
 void tgb_use_report(const struct tgb_use *use, double n_ops)
 {
 	tgb_report("ns", use->wall_ns / n_ops);
 	tgb_report("ops", n_ops);
+	tgb_report("wall_s", use->wall_ns / 1e9);
 	tgb_report("cpu_s", use->cpu_ns / 1e9);
 	tgb_report("daemon_s", use->daemon_ns / 1e9);
 	tgb_report("messages", use->messages);
+	tgb_report("preempted", use->preempted);
 }
 
 double tgb_repeat(double seconds, void (*step)(void *arg), void *arg)
