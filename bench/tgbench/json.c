@@ -52,7 +52,7 @@ static json_t *runs_of(const struct tgb_bench *b, unsigned c, unsigned a)
 			json_object_set_new(one, "cpu_s", real(run->cpu_s));
 			json_object_set_new(one, "daemon_s", real(run->daemon_s));
 			json_object_set_new(one, "messages", real(run->messages));
-			json_object_set_new(one, "preempted", real(run->preempted));
+			json_object_set_new(one, "kept_s", real(run->kept_s));
 			json_object_set_new(one, "disturbed", json_boolean(run->disturbed));
 		}
 		json_array_append_new(list, one);

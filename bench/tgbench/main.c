@@ -235,7 +235,7 @@ static bool is_better(const struct tgb_run *run, const struct tgb_run *than)
 		return run->outcome == TGB_OK;
 	if (run->moved != than->moved)
 		return than->moved;
-	return run->preempted * than->wall_s < than->preempted * run->wall_s;
+	return run->kept_s * than->wall_s < than->kept_s * run->wall_s;
 }
 
 /* Again if the cores were moved in the meantime, or other programs ran on them; what is kept does not depend on what was

@@ -21,8 +21,8 @@
 
 #define ARGS_MAX 24
 
-/* Of a CPU that is ours alone, the kernel's own threads take no more than this. */
-#define PREEMPTED_MAX(wall_s) (5 + 20 * (wall_s))
+/* Other programs may have the CPU for this part of the time. */
+#define DISTURBED 0.03
 
 struct worker {
 	const char *program, *preload, *setting;
@@ -204,6 +204,7 @@ static void make_args(const struct tgb_bench *b, const struct tgb_cell *cell, st
 	/* Single-core work on the last CPU, work for two on the first two. */
 	add_number(w, &n, "cpu", cell->two_cores ? 0 : b->cpu);
 	add_number(w, &n, "cpu2", b->cpu2);
+	add_number(w, &n, "apart", !cell->two_cores && b->n_cpus > 1);
 }
 
 static void free_args(struct worker *w)
@@ -259,8 +260,8 @@ static void judge(const struct tgb_cell *cell, struct worker *w, struct tgb_run 
 	value_of(w, "cpu_s", &run->cpu_s);
 	value_of(w, "daemon_s", &run->daemon_s);
 	value_of(w, "messages", &run->messages);
-	value_of(w, "preempted", &run->preempted);
-	run->disturbed = run->preempted > PREEMPTED_MAX(run->wall_s);
+	value_of(w, "kept_s", &run->kept_s);
+	run->disturbed = run->kept_s > DISTURBED * run->wall_s;
 	if (run->outcome == TGB_OK)
 		return;
 	note_error(run, w);

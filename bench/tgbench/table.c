@@ -173,9 +173,9 @@ static void disturbances(const struct tgb_bench *b, FILE *to)
 	}
 	if (n > 0)
 		fprintf(to,
-			"in %u of %u runs other programs took the CPU again and again, also when "
-			"they were "
-			"repeated: do not trust small differences\n",
+			"in %u of %u runs other programs had the CPU for more than 3 %% of the "
+			"time, also "
+			"when they were repeated: do not trust small differences\n",
 			n, all);
 }
 

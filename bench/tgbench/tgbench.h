@@ -59,10 +59,10 @@ struct tgb_run {
 	enum tgb_outcome outcome;
 	bool far;       /* two_cores: how the cores were placed */
 	bool moved;     /* and this changed during the run */
-	bool disturbed; /* other programs got much of the CPU */
+	bool disturbed; /* other programs had the CPU for too long */
 	double values[TGB_METRICS];
 	double n_ops, wall_s, cpu_s, daemon_s, messages;
-	double preempted; /* how often another process got the CPU meanwhile */
+	double kept_s; /* it could have run, but other programs had the CPU */
 	char error[120];
 };
 

@@ -144,7 +144,7 @@ void tgb_work_prodcons(void)
 	if (!threads) {
 		use.cpu_ns += r->consumer.cpu_ns;
 		use.messages += r->consumer.messages;
-		use.preempted += r->consumer.preempted;
+		use.kept_ns += r->consumer.kept_ns;
 	}
 	tgb_use_report(&use, n);
 	tgb_report("mobj_s", n / use.wall_ns * 1e3);
@@ -218,7 +218,7 @@ void tgb_work_twoproc(void)
 	use = two->use[0];
 	use.cpu_ns += two->use[1].cpu_ns;
 	use.messages += two->use[1].messages;
-	use.preempted += two->use[1].preempted;
+	use.kept_ns += two->use[1].kept_ns;
 	tgb_use_report(&use, two->ops[0] + two->ops[1]);
 	for (i = 0; i < 2; i++) {
 		ns[i] = two->use[i].wall_ns / two->ops[i];

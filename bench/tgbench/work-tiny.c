@@ -30,7 +30,7 @@ void tgb_work_tinymix(void)
 	use.cpu_ns += frees.cpu_ns;
 	use.daemon_ns += frees.daemon_ns;
 	use.messages += frees.messages;
-	use.preempted += frees.preempted;
+	use.kept_ns += frees.kept_ns;
 	tgb_use_report(&use, n);
 	tgb_report("object_bytes", grown / n);
 }

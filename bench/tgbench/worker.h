@@ -44,7 +44,7 @@ void tgb_wait(int pid);
 /* What was used between two points; the figures of several processes can be added. */
 struct tgb_use {
 	double wall_ns, cpu_ns, daemon_ns, messages;
-	double preempted; /* how often others got the CPU instead */
+	double kept_ns; /* it could have run, but other programs did */
 };
 void tgb_use_begin(struct tgb_use *use);
 void tgb_use_end(struct tgb_use *use);
