@@ -220,6 +220,10 @@ static inline bool tiny_is_ordinary(uint64_t page, uint64_t where, uint64_t take
 /* What the table of owned pages and the bits do not settle at once. */
 static __attribute__((noinline)) void free_special(void *object)
 {
+	struct tgc_cache *cache = tgc_cache;
+
+	if (cache->slot_id != 0 && tgc_foreign_free_next(cache, object))
+		return;
 	if (object)
 		tgc_foreign_free(object);
 }

@@ -297,6 +297,8 @@ uint64_t tgc_large_cached_bytes(void);
 void tgc_large_count(struct tg_stats *stats);
 
 /* foreign.c */
+/* The common case of a small object of another thread's, not the first of its word: true, it is done. */
+bool tgc_foreign_free_next(struct tgc_cache *cache, void *p);
 void tgc_foreign_free(void *p);
 /* The place of the buffer for a free of this object, with nothing else in it. */
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object);
