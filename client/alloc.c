@@ -91,7 +91,7 @@ TG_API void *tg_malloc(size_t size)
 		return small_alloc(tgs_size_to_class(size), NULL);
 	if (size <= TGS_TINY_MAX)
 		return tiny_alloc(size);
-	return tgc_large_alloc(size, 1, NULL);
+	return tgc_large_malloc(size);
 }
 
 /* The state of a slot of a class of ours: no branch on where it lies. */
@@ -202,7 +202,10 @@ TG_API void tg_free(void *object)
 	page = at >> TGS_PAGE_SHIFT;
 	entry = atomic_load_explicit(&tgc_heap.page_map[page], memory_order_relaxed);
 	if (TGS_UNLIKELY((entry & TGS_ENTRY_OWNER_MASK) != cache->owner_bits)) {
-		tgc_foreign_free(object);
+		if ((entry & TGC_LARGE_ENTRY_MASK) == cache->large.entry)
+			tgc_large_free_own(cache, object, page, entry);
+		else
+			tgc_foreign_free(object);
 		return;
 	}
 	class = tgs_entry_class(entry);
