@@ -123,7 +123,7 @@ TG_API void *tg_malloc(size_t size)
 		return tiny_alloc(size);
 	if (size <= TGS_SMALL_MAX)
 		return small_alloc(tgs_size_to_class(size), NULL);
-	return tgc_large_alloc(size, 1, NULL);
+	return tgc_large_malloc(size);
 }
 
 /* Frees an object of a span of ours, whatever there is to it.  `noted`: the place of the thread's buffer in which this
@@ -221,9 +221,19 @@ static inline bool tiny_is_ordinary(uint64_t page, uint64_t where, uint64_t take
 static __attribute__((noinline)) void free_special(void *object)
 {
 	struct tgc_cache *cache = tgc_cache;
+	uint64_t at = (uint64_t)((uint8_t *)object - tgc_heap.data);
+	uint64_t page = at >> TGS_PAGE_SHIFT, entry = 0;
 
-	if (cache->slot_id != 0 && tgc_foreign_free_next(cache, object))
-		return;
+	if (at < tgc_heap.data_bytes)
+		entry = atomic_load_explicit(&tgc_heap.page_map[page], memory_order_relaxed);
+	if (entry != 0 && cache->slot_id != 0) {
+		if ((entry & TGC_LARGE_ENTRY_MASK) == cache->large.entry) {
+			tgc_large_free_own(cache, object, page, entry);
+			return;
+		}
+		if (tgc_foreign_free_next(cache, at, entry))
+			return;
+	}
 	if (object)
 		tgc_foreign_free(object);
 }

@@ -23,11 +23,6 @@ struct tgc_cache *tgc_no_cache(void)
 	return &no_cache;
 }
 
-struct tgc_span *tgc_span_record(uint64_t page)
-{
-	return &tgc_process->spans[page];
-}
-
 uint64_t tgc_span_page(const struct tgc_span *span)
 {
 	return (uint64_t)(span - tgc_process->spans);

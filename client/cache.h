@@ -29,8 +29,8 @@ enum tgc_span_place {
 	TGC_SPAN_FULL,
 	TGC_SPAN_LISTED,
 	TGC_SPAN_CURRENT,
-	TGC_SPAN_LARGE,      /* holds a large object */
-	TGC_SPAN_LARGE_IDLE, /* a large span kept for the next object */
+	TGC_SPAN_LARGE,      /* holds a large object, or is in some thread's large hints */
+	TGC_SPAN_LARGE_IDLE, /* a large span that the process keeps for the next object */
 	TGC_SPAN_UNUSABLE,   /* held, and left alone (tgc_pages_usable) */
 };
 
@@ -123,6 +123,28 @@ struct tgc_supply {
 	_Atomic uint64_t *full_taken; /* ... and `taken`; if either has changed since, hints were missed */
 };
 
+#define TGC_LARGE_HINTS_MAX 128u
+
+/* A large span that was freed a moment ago. */
+struct tgc_large_hint {
+	uint8_t *p;
+	struct tgs_record *record;
+	uint64_t n_pages;
+	_Atomic uint64_t sum; /* of its pages and those of all hints before it */
+};
+
+/* Those that this thread freed, the last one at the end: it alone takes them again, without a lock.  Their taken words are
+ * clear, and that is all that anybody else need know.  hint[0] is none. */
+struct tgc_large_hints {
+	uint64_t entry; /* of the process's large spans in the page map, but for their length */
+	uint64_t n_pages_max;
+	_Atomic uint32_t n;
+	uint32_t n_max; /* 0: the thread has had nothing to do with large objects */
+	struct tgc_large_hint hint[1 + TGC_LARGE_HINTS_MAX];
+};
+
+#define TGC_LARGE_ENTRY_MASK (TGS_ENTRY_OWNER_MASK | TGS_ENTRY_SPAN | TGS_ENTRY_CLASS_MASK)
+
 #define TGC_PREFETCH_MAX 128u
 
 /* Spans asked for ahead of need; client/prefetch.c. */
@@ -166,6 +188,7 @@ struct tgc_cache {
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
+	struct tgc_large_hints large;
 	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
 };
 
@@ -200,7 +223,11 @@ struct tgc_cache *tgc_cache_get(void);
 
 /* cache.c: lists and units */
 
-struct tgc_span *tgc_span_record(uint64_t page);
+static inline struct tgc_span *tgc_span_record(uint64_t page)
+{
+	return &tgc_process->spans[page];
+}
+
 /* Takes a granted span in.  False: its pages may not be used (tgc_pages_usable); it stays ours, and idle. */
 bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages,
 		  bool zero);
@@ -286,19 +313,24 @@ void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, u
 uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsigned group);
 
 /* large.c */
+void *tgc_large_malloc(size_t size); /* more than TGS_SMALL_MAX */
 void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero);
-bool tgc_large_free(void *p, uint64_t page);     /* false: not a live object */
+/* Frees an object whose page map entry is cache->large.entry; or reports. */
+void tgc_large_free_own(struct tgc_cache *cache, void *p, uint64_t page, uint64_t entry);
+bool tgc_large_free(void *p, uint64_t page); /* false: not a live object */
+uint64_t tgc_large_hinted_pages(const struct tgc_cache *cache);
+/* The cache's hints become the process's idle spans. */
+void tgc_large_unload(struct tgc_cache *cache);
 void tgc_large_harvested(struct tgc_span *span); /* others freed it */
 /* A span that nobody knew of is an idle one.  Under the large lock. */
 void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span);
 void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 void tgc_large_trim(void);
-uint64_t tgc_large_cached_bytes(void);
-void tgc_large_count(struct tg_stats *stats);
 
 /* foreign.c */
-/* The common case of a small object of another thread's, not the first of its word: true, it is done. */
-bool tgc_foreign_free_next(struct tgc_cache *cache, void *p);
+/* The common case of a small object of another thread's, not the first of its word: true, it is done.  `at`: its offset
+ * from the first page; `entry`: of its page. */
+bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry);
 void tgc_foreign_free(void *p);
 /* The place of the buffer for a free of this object, with nothing else in it. */
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object);

@@ -73,10 +73,9 @@ struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tg
 	return place;
 }
 
-bool tgc_foreign_free_next(struct tgc_cache *cache, void *p)
+bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 {
-	uint64_t at = (uint64_t)((uint8_t *)p - tgc_heap.data);
-	uint64_t page = at >> TGS_PAGE_SHIFT, entry, product, ref;
+	uint64_t page = at >> TGS_PAGE_SHIFT, product, ref;
 	const struct tgs_class *info;
 	const struct tgs_record *record;
 	struct tgs_pending *places;
@@ -84,9 +83,6 @@ bool tgc_foreign_free_next(struct tgc_cache *cache, void *p)
 	uint32_t index, mask, bit;
 	bool sparse;
 
-	if (at >= tgc_heap.data_bytes)
-		return false;
-	entry = tgs_page_entry(&tgc_heap, page);
 	info = &tgs_classes[tgs_entry_class(entry)];
 	/* Large and tiny ones have no size here, and big ones are not held back. */
 	if (info->size - 2 > HOLD_BACK_MAX - 2 ||

@@ -76,6 +76,7 @@ static void heed_requests(struct tgc_cache *cache)
 	cache->pressure_seen = pressure;
 	cache->trim_seen = trim;
 	tgc_return_all(cache);
+	tgc_large_unload(cache);
 	tgc_idle_give_back();
 	tgc_large_trim();
 }
@@ -92,6 +93,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
 		tgc_return_all(cache);
+		tgc_large_unload(cache);
 		tgc_idle_give_back();
 		tgc_large_trim();
 		supply->batch = 0;

@@ -267,12 +267,14 @@ struct tgs_unit {
 /* A span's record, at its first page: one cache line.  All zero while the page belongs to no span. */
 struct tgs_record {
 	_Atomic uint64_t
-		flags; /* W: any (or)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it */
+		flags; /* W: any (or), owner (and)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it;
+			  TGS_RECORD_SHORTER: of a large span, owner alone: its end has been, or is being, given back */
 	uint64_t reserved[3];
 	struct tgs_unit unit; /* of spans with at most 64 objects, large ones too */
 };
 
 #define TGS_RECORD_HAS_LINKS UINT64_C(1)
+#define TGS_RECORD_SHORTER   UINT64_C(2)
 
 #define TGS_DENSE_UNITS 8u   /* spans with up to 512 objects: units in the dense area */
 #define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */

@@ -103,15 +103,16 @@ static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word
 
 	while (tgs_remote_objects(value, half) != 0) {
 		uint64_t bits = (uint64_t)tgs_remote_objects(value, half) << 32 * half;
-		uint64_t taken = atomic_load_explicit(taken_word, memory_order_relaxed);
+		uint64_t taken;
 
 		if (tgs_step_help(heap, &formats[half], word, value)) {
-			*twice |= (uint32_t)((bits & ~taken & ~freed) >> 32 * half);
-			freed |= bits & taken;
 			if (atomic_load_explicit(published_word, memory_order_relaxed) & bits)
 				atomic_fetch_and_explicit(published_word, ~bits,
 							  memory_order_relaxed);
-			atomic_store_explicit(taken_word, taken & ~bits, memory_order_release);
+			/* Of a large span any thread of its process may be the one that frees it (client/large.c): one only. */
+			taken = atomic_fetch_and_explicit(taken_word, ~bits, memory_order_acq_rel);
+			*twice |= (uint32_t)((bits & ~taken & ~freed) >> 32 * half);
+			freed |= bits & taken;
 			if (atomic_compare_exchange_strong_explicit(
 				    word, &value, 0, memory_order_seq_cst, memory_order_acquire))
 				break;
