@@ -27,12 +27,16 @@
 #define UNPACK_SIZE 65536u
 #define RETRY_MS    20
 #define GAVE_UP_MS  100
+#define LOOK_NS     25000 /* so long we look for an answer again and again before we sleep */
+#define LOOK_MISSES 4u    /* after so many in vain only one wait in LOOK_RETRY begins with it */
+#define LOOK_RETRY  16u
 
 struct tgc_rpc {
 	pthread_mutex_t lock;
 	int cancel_state; /* of the thread that has the lock, as it was before; its errno likewise */
 	int saved_errno;
 	bool gave_up; /* the last attempt to make the connection again failed */
+	unsigned misses; /* waits, one after the other, in which looking was in vain */
 	uint64_t next_id;
 	_Atomic uint64_t messages;
 	_Atomic uint64_t reconnects;
@@ -52,12 +56,17 @@ static struct tgc_rpc *rpc(void)
 	return tgc_process->rpc;
 }
 
-static int64_t now_ms(void)
+static int64_t now_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int64_t now_ms(void)
+{
+	return now_ns() / 1000000;
 }
 
 static void complain(const char *what, int error)
@@ -141,10 +150,34 @@ static int send_all(const uint8_t *bytes, size_t n, int64_t deadline)
 	return 0;
 }
 
+/* To be put to sleep and woken costs more than most answers take.  So we look for the answer for a while; unless that
+ * was in vain lately, as it is where the daemon and we have one processor between us.  Returns until when. */
+static int64_t look_begin(void)
+{
+	struct tgc_rpc *c = rpc();
+
+	if (c->misses >= LOOK_MISSES && c->misses++ % LOOK_RETRY != 0)
+		return 0;
+	return now_ns() + LOOK_NS;
+}
+
+/* Nothing has come: shall we look again?  *until becomes 0 when we shall not any more. */
+static bool look_again(int64_t *until)
+{
+	if (*until == 0)
+		return false;
+	if (now_ns() < *until)
+		return true;
+	*until = 0;
+	rpc()->misses++;
+	return false;
+}
+
 /* Reads until a whole frame is there, and unpacks it. */
 static int receive(const Tgd__Reply **ret, int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
+	int64_t look_until = look_begin();
 	const uint8_t *payload;
 	size_t len;
 	int r;
@@ -161,13 +194,16 @@ static int receive(const Tgd__Reply **ret, int64_t deadline)
 			break;
 		if (c->in_n == IN_SIZE)
 			return -EPROTO;
-		r = wait_for(POLLIN, deadline);
-		if (r < 0)
-			return r;
 		got = tgp_recv_fds(tgc_saved.socket_fd, c->in + c->in_n, IN_SIZE - c->in_n, fds,
 				   TGP_FDS_MAX, &n_fds);
-		if (got == -EAGAIN)
+		if (got == -EAGAIN) {
+			if (look_again(&look_until))
+				continue;
+			r = wait_for(POLLIN, deadline);
+			if (r < 0)
+				return r;
 			continue;
+		}
 		if (got < 0)
 			return (int)got;
 		if (got == 0)
@@ -178,6 +214,8 @@ static int receive(const Tgd__Reply **ret, int64_t deadline)
 			c->fds[c->n_fds++] = fds[i];
 		c->in_n += (size_t)got;
 	}
+	if (look_until != 0)
+		c->misses = 0;
 	tgp_arena_reset(&c->arena);
 	r = tgp_reply_unpack(&c->arena, payload, len, ret, c->why, sizeof(c->why));
 	memmove(c->in, c->in + TGP_FRAME_HEAD + len, c->in_n - TGP_FRAME_HEAD - len);
