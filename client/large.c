@@ -12,6 +12,7 @@
 #include "shm/remote.h"
 
 #define IDLE_SPANS_MAX 64u
+#define IDLE_PAGES_MIN 128u /* a megabyte */
 
 static uint64_t idle_pages_max(void)
 {
@@ -22,6 +23,15 @@ static uint64_t idle_pages_max(void)
 
 static uint64_t
 	idle_pages; /* in class 0's list; under large_lock; means nothing while there is no large cache */
+
+/* How much may lie idle when a span of n_pages must come from the daemon, since none of them fits.  A program whose objects
+ * grow never asks for their sizes again. */
+static uint64_t idle_pages_at_miss(const struct tgc_cache *cache, uint64_t n_pages)
+{
+	uint64_t in_use = cache->n_pages - idle_pages;
+
+	return tgs_min(idle_pages_max(), tgs_max(tgs_max(n_pages, in_use / 8), IDLE_PAGES_MIN));
+}
 
 static struct tgc_cache *lock_large(void)
 {
@@ -183,7 +193,9 @@ static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_
 		return 0;
 	}
 	tgc_agree(cache);
-	idle_shrink(cache, IDLE_SPANS_MAX, idle_pages_max());
+	/* Some room below the bound, or each miss would give one back. */
+	if (idle_pages > idle_pages_at_miss(cache, n_pages))
+		idle_shrink(cache, IDLE_SPANS_MAX, idle_pages_at_miss(cache, n_pages) / 2);
 	r = get_usable_large(cache, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;
