@@ -12,7 +12,7 @@
 #include "shm/remote.h"
 
 #define IDLE_SPANS_MAX 64u
-#define IDLE_PAGES_MIN 128u /* a megabyte */
+#define IDLE_PAGES_MIN 64u
 
 static uint64_t idle_pages_max(void)
 {
