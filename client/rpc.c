@@ -33,8 +33,9 @@
 
 struct tgc_rpc {
 	pthread_mutex_t lock;
-	int cancel_state; /* of the thread that has the lock, as it was before; its errno likewise */
+	int cancel_state; /* of the thread that has the lock, as it was before; the next two likewise */
 	int saved_errno;
+	bool used_libc;
 	bool gave_up; /* the last attempt to make the connection again failed */
 	unsigned misses; /* waits, one after the other, in which looking was in vain */
 	uint64_t next_id;
@@ -489,12 +490,15 @@ void tgc_rpc_begin(void)
 	pthread_mutex_lock(&rpc()->lock);
 	rpc()->cancel_state = cancel_state;
 	rpc()->saved_errno = saved_errno;
+	rpc()->used_libc = tgc_use_libc;
+	tgc_use_libc = true;
 }
 
 void tgc_rpc_end(void)
 {
 	int saved_errno = rpc()->saved_errno, cancel_state = rpc()->cancel_state;
 
+	tgc_use_libc = rpc()->used_libc;
 	pthread_mutex_unlock(&rpc()->lock);
 	pthread_setcancelstate(cancel_state, NULL);
 	errno = saved_errno;
