@@ -256,21 +256,17 @@ static int send_request(Tgd__Request *request, int64_t deadline)
 	return send_all(c->out, (size_t)n, deadline);
 }
 
-/* One exchange on the connection that there is. */
-static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret,
-		    int64_t deadline)
+/* The reply to the request of that id. */
+static int await_reply(uint64_t id, Tgd__Reply__BodyCase body, const Tgd__Reply **ret,
+		       int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
 	const Tgd__Reply *reply = NULL;
 	int r;
 
-	r = send_request(request, deadline);
-	if (r < 0 && r != -EPIPE)
-		return r;
-	/* After EPIPE there may still be a reply to read that tells why. */
 	do
 		r = receive_any(&reply, deadline);
-	while (r == 0 && (!reply || (reply->id != request->id && reply->id != 0)));
+	while (r == 0 && (!reply || (reply->id != id && reply->id != 0)));
 	if (r < 0)
 		return r;
 	if (reply->error != 0) {
@@ -282,6 +278,16 @@ static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd_
 	if (ret)
 		*ret = reply;
 	return 0;
+}
+
+/* One exchange on the connection that there is. */
+static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret,
+		    int64_t deadline)
+{
+	int r = send_request(request, deadline);
+
+	/* After EPIPE there may still be a reply to read that tells why. */
+	return r < 0 && r != -EPIPE ? r : await_reply(request->id, body, ret, deadline);
 }
 
 static int connect_socket(int64_t deadline)
@@ -321,11 +327,12 @@ static int connect_socket(int64_t deadline)
 	return 0;
 }
 
-static int say_hello(int64_t deadline)
+static int say_hello(uint64_t *ret_id, int64_t deadline)
 {
 	Tgd__Hello hello = TGD__HELLO__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
 	char program[TGP_PROGRAM_MAX];
+	int r;
 
 	snprintf(program, sizeof(program), "libtg %s", tg_version());
 	hello.version = TGP_VERSION;
@@ -333,7 +340,9 @@ static int say_hello(int64_t deadline)
 	hello.program = program;
 	request.body_case = TGD__REQUEST__BODY_HELLO;
 	request.hello = &hello;
-	return exchange(&request, TGD__REPLY__BODY_HELLO, NULL, deadline);
+	r = send_request(&request, deadline);
+	*ret_id = request.id;
+	return r;
 }
 
 /* Why there is no conversation with what listens there, unless it has told us itself. */
@@ -351,11 +360,12 @@ static void explain(int r)
 		complain("lost the connection to", -r);
 }
 
-/* Connects and attaches, as client `id` (0: as a new one). */
+/* Connects and attaches, as client `id` (0: as a new one).  Both requests are sent before an answer is awaited. */
 static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 {
 	Tgd__Attach attach = TGD__ATTACH__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
+	uint64_t hello;
 	int r;
 
 	rpc()->why[0] = '\0';
@@ -364,16 +374,20 @@ static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 		complain("cannot connect to", -r);
 		return r;
 	}
-	r = say_hello(deadline);
-	if (r == 0) {
-		attach.heap = tgc_saved.heap;
-		attach.name = tgc_saved.name;
-		attach.flags = tgc_saved.flags & TG_RECLAIM;
-		attach.client_id = id;
-		request.body_case = TGD__REQUEST__BODY_ATTACH;
-		request.attach = &attach;
-		r = exchange(&request, TGD__REPLY__BODY_ATTACH, ret, deadline);
-	}
+	attach.heap = tgc_saved.heap;
+	attach.name = tgc_saved.name;
+	attach.flags = tgc_saved.flags & TG_RECLAIM;
+	attach.client_id = id;
+	request.body_case = TGD__REQUEST__BODY_ATTACH;
+	request.attach = &attach;
+	r = say_hello(&hello, deadline);
+	if (r == 0)
+		r = send_request(&request, deadline);
+	/* Whoever refuses us may have closed already, and told why. */
+	if (r == 0 || r == -EPIPE)
+		r = await_reply(hello, TGD__REPLY__BODY_HELLO, NULL, deadline);
+	if (r == 0)
+		r = await_reply(request.id, TGD__REPLY__BODY_ATTACH, ret, deadline);
 	if (r < 0) {
 		explain(r);
 		disconnect();
