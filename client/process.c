@@ -54,8 +54,8 @@ bool tgc_process_init(void)
 
 bool tgc_enter(void)
 {
+	int r = 0, cancel_state, saved_errno;
 	bool was = tgc_use_libc;
-	int r = 0, cancel_state;
 
 	if (TGS_LIKELY(tgc_process &&
 		       atomic_load_explicit(&tgc_process->attached, memory_order_acquire)))
@@ -65,6 +65,7 @@ bool tgc_enter(void)
 		return false;
 	}
 	/* A forked child of a client: its record has been wiped. */
+	saved_errno = errno;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	pthread_mutex_lock(&tgc_process->lock);
 	tgc_use_libc = true;
@@ -77,6 +78,7 @@ bool tgc_enter(void)
 		errno = r == -ENOMEM ? ENOMEM : ENOTCONN;
 		return false;
 	}
+	errno = saved_errno;
 	return true;
 }
 

@@ -130,8 +130,7 @@ static void yield_empty(struct tgc_cache *cache)
 				richest = class;
 			}
 		}
-		if (richest == 0 ||
-		    put_empty(cache, richest, surplus(cache, richest)) == -ENOTCONN)
+		if (richest == 0 || put_empty(cache, richest, surplus(cache, richest)) == -ENOTCONN)
 			break;
 	}
 }

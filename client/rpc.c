@@ -36,7 +36,7 @@ struct tgc_rpc {
 	int cancel_state; /* of the thread that has the lock, as it was before; the next two likewise */
 	int saved_errno;
 	bool used_libc;
-	bool gave_up; /* the last attempt to make the connection again failed */
+	bool gave_up;    /* the last attempt to make the connection again failed */
 	unsigned misses; /* waits, one after the other, in which looking was in vain */
 	uint64_t next_id;
 	_Atomic uint64_t messages;
@@ -46,7 +46,8 @@ struct tgc_rpc {
 	char why[TGP_TEXT_MAX + 1];
 	int fds[TGP_FDS_MAX]; /* came with the last reply */
 	size_t n_fds;
-	size_t in_n;
+	size_t in_n, out_n;
+	bool holds; /* requests wait in `out` for others to be sent with them */
 	uint8_t out[OUT_SIZE];
 	uint8_t in[IN_SIZE];
 	uint8_t unpack[UNPACK_SIZE];
@@ -103,7 +104,8 @@ static void disconnect(void)
 	if (still_ours())
 		close(tgc_saved.socket_fd);
 	tgc_saved.socket_fd = -1;
-	rpc()->in_n = 0;
+	rpc()->in_n = rpc()->out_n = 0;
+	rpc()->holds = false;
 }
 
 static void close_fds(void)
@@ -243,17 +245,28 @@ static int receive_any(const Tgd__Reply **ret, int64_t deadline)
 	return 0;
 }
 
+/* What is held back goes. */
+static int send_held(int64_t deadline)
+{
+	size_t n = rpc()->out_n;
+
+	rpc()->holds = false;
+	rpc()->out_n = 0;
+	return send_all(rpc()->out, n, deadline);
+}
+
 static int send_request(Tgd__Request *request, int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
 	ssize_t n;
 
 	request->id = ++c->next_id;
-	n = tgp_request_pack(request, c->out, OUT_SIZE);
+	n = tgp_request_pack(request, c->out + c->out_n, OUT_SIZE - c->out_n);
 	if (n < 0)
 		return (int)n;
+	c->out_n += (size_t)n;
 	atomic_fetch_add_explicit(&c->messages, 1, memory_order_relaxed);
-	return send_all(c->out, (size_t)n, deadline);
+	return c->holds ? 0 : send_held(deadline);
 }
 
 /* The reply to the request of that id. */
@@ -380,7 +393,9 @@ static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 	attach.client_id = id;
 	request.body_case = TGD__REQUEST__BODY_ATTACH;
 	request.attach = &attach;
+	rpc()->holds = true;
 	r = say_hello(&hello, deadline);
+	rpc()->holds = false;
 	if (r == 0)
 		r = send_request(&request, deadline);
 	/* Whoever refuses us may have closed already, and told why. */
@@ -566,6 +581,17 @@ int tgc_rpc_post(Tgd__Request *request, struct tgc_post *post)
 	post->next = rpc()->posts;
 	rpc()->posts = post;
 	return 0;
+}
+
+void tgc_rpc_hold(void)
+{
+	rpc()->holds = still_ours();
+}
+
+void tgc_rpc_release(void)
+{
+	if (send_held(now_ms() + tgc_saved.timeout_ms) < 0)
+		disconnect();
 }
 
 void tgc_rpc_collect(struct tgc_post *post)
