@@ -153,8 +153,8 @@ static inline bool is_ordinary(uint64_t taken, const _Atomic uint64_t *published
 	       !(freed >> i % 32 & 1);
 }
 
-/* As tg_free, byte by byte: a tiny span is one page. */
-static inline void tiny_free(struct tgc_cache *cache, void *object, uint64_t at)
+/* As tg_free, byte by byte: a tiny span is one page.  Most have no published and remote words, and the page map says so. */
+static inline void tiny_free(struct tgc_cache *cache, void *object, uint64_t at, uint64_t entry)
 {
 	const struct tgs_tiny_more *more = &tgc_heap.tiny_more[at >> TGS_PAGE_SHIFT];
 	unsigned unit = (unsigned)(at % TGS_PAGE_SIZE / 64);
@@ -162,8 +162,9 @@ static inline void tiny_free(struct tgc_cache *cache, void *object, uint64_t at)
 	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
 	uint64_t bit = UINT64_C(1) << at % 64;
 
-	if (TGS_UNLIKELY(!is_ordinary(taken, &more->unit[unit].published, more->unit[unit].remote,
-				      at % 64))) {
+	if (TGS_UNLIKELY((entry & TGS_ENTRY_MORE) ? !is_ordinary(taken, &more->unit[unit].published,
+								 more->unit[unit].remote, at % 64)
+						  : !(taken & bit))) {
 		tgc_tiny_free(cache, object, at >> TGS_PAGE_SHIFT, NULL);
 		return;
 	}
@@ -209,7 +210,7 @@ TG_API void tg_free(void *object)
 	page -= tgs_entry_delta(entry);
 	if (TGS_UNLIKELY(class - 1 >= TGS_CLASSES - 1)) {
 		if (class == TGS_CLASS_TINY)
-			tiny_free(cache, object, at);
+			tiny_free(cache, object, at, entry);
 		else
 			free_unusual(cache, object, page, class);
 		return;

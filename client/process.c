@@ -86,6 +86,7 @@ void tgc_process_clear(void)
 	for (cache = tgc_process->all; cache; cache = cache->next_all) {
 		struct tgc_cache *next_all = cache->next_all, *next_idle = cache->next_idle;
 
+		tgc_owed_forget(cache);
 		memset(cache, 0, sizeof(*cache));
 		cache->in_all = true;
 		cache->next_all = next_all;

@@ -26,6 +26,7 @@ static const struct {
 	{"Attach.heap", 0, 63},
 	{"Attach.name", 0, 63},
 	{"PutSpans.pages", 1, 256},
+	{"BackState.pages", 1, 256},
 	{"RootSet.name", 1, 127},
 	{"HelloReply.program", 0, 64},
 	{"AttachReply.heap_uuid", 16, 16},
