@@ -152,9 +152,10 @@ struct tg_stats {
 	uint64_t cached_bytes;  /* of these: bytes in spans that hold no object */
 	uint64_t threads;       /* thread caches, those without a thread included */
 	uint64_t foreign_frees; /* objects freed that another thread or process owned */
-	uint64_t pending_frees; /* of these: buffered, not yet applied; and frees that wait for memory */
-	uint64_t errors;        /* double and invalid frees seen (TG_ON_ERROR=count) */
-	uint64_t reconnects;    /* times the connection to the daemon was made again */
+	uint64_t
+		pending_frees; /* of these: buffered, not yet applied; and frees that wait for memory */
+	uint64_t errors;       /* double and invalid frees seen (TG_ON_ERROR=count) */
+	uint64_t reconnects; /* times the connection to the daemon was made again */
 };
 TG_API int tg_stats(struct tg_stats *stats);
 

@@ -261,7 +261,8 @@ static void test_what_the_dead_owed_stays(void)
 int main(void)
 {
 	CU_TestInfo tests[] = {
-		{"Publish, root and swap say that there is no memory", test_publish_and_swap_say_so},
+		{"Publish, root and swap say that there is no memory",
+		 test_publish_and_swap_say_so},
 		{"Frees are owed, and done by a trim", test_frees_are_owed_and_paid_by_a_trim},
 		{"Frees are done when the thread needs memory",
 		 test_frees_are_paid_when_memory_is_needed},

@@ -94,8 +94,7 @@ static void what_is_no_tiny_span_is_refused(void)
 {
 	uint64_t tiny = get_tiny(client, slot, 1), small = get_span(client, slot, 5).page;
 	uint64_t wide = get_span(client, slot, 63).page, large = get_large(client, slot, 9).page;
-	uint64_t bad[] = {small,    wide,        wide + 1,   large,
-			  large + 1, large + 9, 1u << 20, UINT64_MAX};
+	uint64_t bad[] = {small, wide, wide + 1, large, large + 1, large + 9, 1u << 20, UINT64_MAX};
 	uint64_t before = resident(), pages[2] = {tiny};
 	unsigned i;
 

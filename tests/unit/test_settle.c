@@ -210,8 +210,7 @@ static void test_a_free_where_a_word_has_no_memory(void)
 	CU_ASSERT_TRUE(is_live(TINY_PAGE, 64));
 	CU_ASSERT_TRUE(is_live(TINY_PAGE, 200));
 	/* A swap that retires, or gives, such an object: likewise. */
-	tgs_link_begin(tgt_heap, FREER,
-		       (_Atomic uint64_t *)tgs_page_address(tgt_heap, DENSE_PAGE),
+	tgs_link_begin(tgt_heap, FREER, (_Atomic uint64_t *)tgs_page_address(tgt_heap, DENSE_PAGE),
 		       TGS_SWAP_GIVE | TGS_SWAP_RETIRE | TGS_SWAP_PRIVATE,
 		       tgs_ref_of(tgt_heap, tgs_page_address(tgt_heap, TINY_PAGE) + 64),
 		       tgs_ref_of(tgt_heap, tgs_page_address(tgt_heap, TINY_PAGE) + 200));
