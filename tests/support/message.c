@@ -22,15 +22,26 @@ static const struct {
 	const char *field;
 	size_t min, max;
 } limits[] = {
-	{"Hello.program", 0, 64},      {"Attach.heap", 0, 63},
-	{"Attach.name", 0, 63},        {"PutSpans.pages", 1, 256},
-	{"BackState.pages", 1, 256},   {"RootSet.name", 1, 127},
-	{"HelloReply.program", 0, 64}, {"AttachReply.heap_uuid", 16, 16},
-	{"SpansReply.spans", 1, 256},  {"HoldingsReply.pages", 0, TGP_SPANS_MAX},
-	{"Status.heap", 0, 63},        {"Client.name", 0, 63},
-	{"Clients.clients", 0, 256},   {"Classes.classes", 0, 69},
-	{"Spans.spans", 0, 256},       {"Map.cells", 0, 2048},
-	{"Root.name", 1, 127},         {"Roots.roots", 0, 256},
+	/* requests */
+	{"Hello.program", 0, 64},
+	{"Attach.heap", 0, 63},
+	{"Attach.name", 0, 63},
+	{"PutSpans.pages", 1, 256},
+	{"BackState.pages", 1, 256},
+	{"RootSet.name", 1, 127},
+	/* replies */
+	{"HelloReply.program", 0, 64},
+	{"AttachReply.heap_uuid", 16, 16},
+	{"SpansReply.spans", 1, 256},
+	{"HoldingsReply.pages", 0, TGP_SPANS_MAX},
+	{"Status.heap", 0, 63},
+	{"Client.name", 0, 63},
+	{"Clients.clients", 0, 256},
+	{"Classes.classes", 0, 69},
+	{"Spans.spans", 0, 256},
+	{"Map.cells", 0, 2048},
+	{"Root.name", 1, 127},
+	{"Roots.roots", 0, 256},
 	{"Check.errors", 0, 64},
 };
 
