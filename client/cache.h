@@ -128,6 +128,7 @@ struct tgc_cache {
 	uint64_t trim_seen;     /* tgc_process->trim_request when we last gave back */
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
 	struct tgc_owed *owed;  /* frees that could not be noted yet; client/state.c */
+	uint32_t owed_tried_ms; /* coarse milliseconds: when that was last seen */
 	uint64_t link_page;     /* first page of the large object in which we last swung a link */
 	uint64_t
 		agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
@@ -264,8 +265,9 @@ static inline int tgc_state_back(const struct tgs_object *object)
 		return 0;
 	return tgc_state_ask(object->span.page);
 }
-/* Keeps a free for which there is no such memory; tries them all again; lets them be. */
-TGS_COLD void tgc_owe(struct tgc_cache *cache, void *p);
+/* The same for a free, which cannot fail: true, or the free is owed, and tried again. */
+TGS_COLD bool tgc_state_or_owe(struct tgc_cache *cache, const struct tgs_object *object, void *p);
+/* Tries all that are owed again; lets them be. */
 TGS_COLD void tgc_owed_pay(struct tgc_cache *cache);
 void tgc_owed_forget(struct tgc_cache *cache);
 

@@ -81,10 +81,10 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 	struct tgs_pending *pending;
 	uint32_t mask;
 
-	if (TGS_UNLIKELY(tgc_state_back(object) < 0)) {
-		tgc_owe(cache, p);
+	if (TGS_UNLIKELY(!tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
+				       object->span.page)) &&
+	    !tgc_state_or_owe(cache, object, p))
 		return;
-	}
 	pending = tgc_foreign_reserve(cache, object);
 	mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
 	if (TGS_UNLIKELY(mask >> object->index % 32 & 1)) {

@@ -7,8 +7,8 @@
  * neighbours of the span done with it: as many as it asked for in the last second, times two.
  *
  * If the machine has no memory left, tg_publish and tg_swap fail; a free cannot.  It is owed: the object stays allocated, and
- * the thread keeps its address and tries again when it next needs the daemon, trims or ends.  What a process owes when it is
- * killed stays allocated.
+ * the thread keeps its address and tries again when it next needs the daemon, trims or ends; and at the next such free, but
+ * not at each of them, for then the daemon has searched all there is.  What a process owes when it is killed stays allocated.
  */
 #include <errno.h>
 #include <time.h>
@@ -18,6 +18,7 @@
 #define AHEAD_LOG_MAX 6u    /* at most 63 neighbours at a time */
 #define AHEAD_MS      1000u /* so long after the last time, it is a new beginning */
 #define OWED_BYTES    4096u
+#define OWED_MS       100u /* before a free that is to be owed tries again */
 
 /* Frees that are owed; the last one begun is first. */
 struct tgc_owed {
@@ -27,14 +28,19 @@ struct tgc_owed {
 };
 _Static_assert(sizeof(struct tgc_owed) == OWED_BYTES, "an OS page");
 
+static uint32_t coarse_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+}
+
 /* Between tgc_rpc_begin and tgc_rpc_end. */
 static uint32_t choose_ahead(void)
 {
-	struct timespec now;
-	uint32_t now_ms;
+	uint32_t now_ms = coarse_ms();
 
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	now_ms = (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 	if (now_ms - tgc_process->state_asked_ms > AHEAD_MS)
 		tgc_process->state_ahead = 0;
 	else if (tgc_process->state_ahead < AHEAD_LOG_MAX)
@@ -67,7 +73,7 @@ int tgc_state_ask(uint64_t page)
 	return r == 0 || r == -ENOTCONN ? r : -ENOMEM;
 }
 
-void tgc_owe(struct tgc_cache *cache, void *p)
+static void owe(struct tgc_cache *cache, void *p)
 {
 	struct tgc_owed *owed = cache->owed;
 
@@ -95,8 +101,21 @@ static void *take_owed(struct tgc_cache *cache)
 	return p;
 }
 
+bool tgc_state_or_owe(struct tgc_cache *cache, const struct tgs_object *object, void *p)
+{
+	if (cache->owed && coarse_ms() - cache->owed_tried_ms >= OWED_MS)
+		tgc_owed_pay(cache);
+	if (!cache->owed && tgc_state_back(object) == 0)
+		return true;
+	if (!cache->owed)
+		cache->owed_tried_ms = coarse_ms();
+	owe(cache, p);
+	return false;
+}
+
 void tgc_owed_pay(struct tgc_cache *cache)
 {
+	cache->owed_tried_ms = coarse_ms();
 	while (cache->owed) {
 		void *p = cache->owed->objects[cache->owed->n - 1];
 		struct tgs_object object;

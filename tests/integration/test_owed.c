@@ -6,6 +6,7 @@
 #include <CUnit/CUnit.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -189,6 +190,31 @@ static void test_frees_are_paid_when_the_thread_ends(void)
 	CU_ASSERT_EQUAL(tgt_stats().pending_frees, 0);
 }
 
+/* A thread that does nothing but free. */
+static void test_frees_are_paid_by_later_frees(void)
+{
+	uint64_t messages;
+	unsigned i;
+
+	make_foreign();
+	memory(false);
+	messages = tgt_stats().messages;
+	for (i = 0; i < N / 2; i++)
+		tg_free(objects[i]);
+	CU_ASSERT_EQUAL(tgt_stats().pending_frees, N / 2);
+	/* It was not asked for each of them. */
+	CU_ASSERT(tgt_stats().messages < messages + N / 4);
+	memory(true);
+	for (; i < N && tgt_stats().pending_frees >= N / 2; i++) {
+		tg_free(objects[i]);
+		(void)poll(NULL, 0, 1);
+	}
+	CU_ASSERT(i < N);
+	for (; i < N; i++)
+		tg_free(objects[i]);
+	tgt_check(0);
+}
+
 static void test_frees_are_paid_by_a_detach(void)
 {
 	make_foreign();
@@ -267,6 +293,7 @@ int main(void)
 		{"Frees are done when the thread needs memory",
 		 test_frees_are_paid_when_memory_is_needed},
 		{"Frees are done when the thread ends", test_frees_are_paid_when_the_thread_ends},
+		{"Frees are done by later frees", test_frees_are_paid_by_later_frees},
 		{"Frees are done by a detach", test_frees_are_paid_by_a_detach},
 		{"An object freed twice meanwhile is told", test_an_object_owed_twice_is_told},
 		{"What the dead owed stays", test_what_the_dead_owed_stays},
