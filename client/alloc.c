@@ -208,12 +208,14 @@ static inline bool is_ordinary(uint64_t taken, const _Atomic uint64_t *published
 	return (taken & bit) && !is_published(published, bit) && !is_freed_remotely(remote, bit);
 }
 
-/* The same of a byte of a tiny span. */
+/* The same of a byte of a tiny span.  Most tiny spans have no published and remote words, and the page map says so. */
 static inline bool tiny_is_ordinary(uint64_t page, uint64_t where, uint64_t taken, uint64_t bit)
 {
 	const struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
 	unsigned unit = (unsigned)(where / 64 % TGS_TINY_UNITS);
 
+	if (TGS_LIKELY(!tgs_has_more(&tgc_heap, TGS_TINY, page)))
+		return taken & bit;
 	return is_ordinary(taken, &more->unit[unit].published, more->unit[unit].remote, bit);
 }
 

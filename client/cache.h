@@ -182,12 +182,15 @@ struct tgc_cache {
 	struct tgc_cache *next_all;
 	uint64_t trim_seen;     /* tgc_process->trim_request when we last gave back */
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
+	struct tgc_owed *owed;  /* frees that could not be noted yet; client/state.c */
+	uint32_t owed_tried_ms; /* coarse milliseconds: when that was last seen */
 	uint64_t link_page;     /* first page of the large object in which we last swung a link */
 	uint64_t
 		agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
+	_Atomic uint64_t n_owed;
 	struct tgc_large_hints large;
 	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
 };
@@ -348,7 +351,28 @@ static inline void tgc_foreign_strike(struct tgs_pending *pending, uint32_t inde
 void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 		       const struct tgs_object *object);
 void tgc_foreign_flush(struct tgc_cache *cache);
+/* Frees an object of a tiny span that was owed. */
+void tgc_foreign_pay(struct tgc_cache *cache, void *p);
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
+
+/* state.c */
+
+/* Asks the daemon for memory for the published and remote words of a tiny span.  0, -ENOMEM, -ENOTCONN, -EFAULT (the span has
+ * ended). */
+TGS_COLD int tgc_state_ask(uint64_t page);
+/* Before anything is written there: has this live object's span that memory?  As above. */
+static inline int tgc_state_back(const struct tgs_object *object)
+{
+	if (TGS_LIKELY(tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
+				    object->span.page)))
+		return 0;
+	return tgc_state_ask(object->span.page);
+}
+/* The same for a free, which cannot fail: true, or the free is owed, and tried again. */
+TGS_COLD bool tgc_state_or_owe(struct tgc_cache *cache, const struct tgs_object *object, void *p);
+/* Tries all that are owed again; lets them be. */
+TGS_COLD void tgc_owed_pay(struct tgc_cache *cache);
+void tgc_owed_forget(struct tgc_cache *cache);
 
 /* swap.c */
 /* Before the free of an object in the span at `page`: if links may lie in it, those who swing them are told.  A thread that

@@ -3,7 +3,7 @@
  * The free is put into the thread's buffer, which lies in its slot in shared memory (for its recoverer), one place for
  * each remote word, so that neighbours freed one after the other become one swap (shm/remote.c).  A place is applied when
  * another word needs it, before the thread asks the daemon for memory, and when it trims or ends.  Big objects are not
- * held back.
+ * held back.  The word has memory before a place names it (client/state.c).
  */
 #include <errno.h>
 
@@ -142,9 +142,15 @@ void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 /* Buffers the free of a live object. */
 static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
-	struct tgs_pending *pending = tgc_foreign_reserve(cache, object);
-	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
+	struct tgs_pending *pending;
+	uint32_t mask;
 
+	if (TGS_UNLIKELY(!tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
+				       object->span.page)) &&
+	    !tgc_state_or_owe(cache, object, p))
+		return;
+	pending = tgc_foreign_reserve(cache, object);
+	mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
 	if (TGS_UNLIKELY(mask >> object->index % 32 & 1)) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
@@ -190,15 +196,30 @@ void tgc_foreign_flush(struct tgc_cache *cache)
 {
 	unsigned i;
 
+	if (TGS_UNLIKELY(cache->owed != NULL))
+		tgc_owed_pay(cache);
 	for (i = 0; i < TGS_PENDING_FREES; i++) {
 		if (atomic_load_explicit(&cache->slot->pending[i].mask, memory_order_relaxed) != 0)
 			apply(cache, &cache->slot->pending[i]);
 	}
 }
 
+void tgc_foreign_pay(struct tgc_cache *cache, void *p)
+{
+	struct tgs_object object;
+
+	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND ||
+	    !tgs_object_live(&tgc_heap, &object))
+		tgc_report(TGC_DOUBLE_FREE, p);
+	else if (tgc_owns_it(cache, p))
+		tgc_free_own(cache, &object, p);
+	else
+		hold_back(cache, &object, p);
+}
+
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache)
 {
-	uint64_t n = 0;
+	uint64_t n = atomic_load_explicit(&cache->n_owed, memory_order_relaxed);
 	unsigned i;
 
 	for (i = 0; i < TGS_PENDING_FREES; i++)

@@ -25,6 +25,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/root.c \
 	%D%/rpc.c \
 	%D%/rpc.h \
+	%D%/state.c \
 	%D%/stats.c \
 	%D%/swap.c \
 	%D%/thread.c \

@@ -92,6 +92,7 @@ void tgc_process_clear(void)
 	for (cache = tgc_process->all; cache; cache = cache->next_all) {
 		struct tgc_cache *next_all = cache->next_all, *next_idle = cache->next_idle;
 
+		tgc_owed_forget(cache);
 		/* Zero, at the price of the pages that were used. */
 		if (madvise(cache, sizeof(*cache), MADV_DONTNEED) < 0)
 			memset(cache, 0, sizeof(*cache));

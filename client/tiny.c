@@ -112,17 +112,16 @@ void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_p
 	uint64_t bit = UINT64_C(1) << offset % 64;
 	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
 	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
-	struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
+	uint64_t remote = tgs_remote_bits(&tgc_heap, TGS_TINY, page, unit);
 
-	if (TGS_UNLIKELY(!(taken & bit) ||
-			 (tgs_remote_bits(&tgc_heap, TGS_TINY, page, unit) & bit))) {
+	if (TGS_UNLIKELY(!(taken & bit) || (remote & bit))) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
-	if (TGS_UNLIKELY(atomic_load_explicit(&more->unit[unit].published, memory_order_relaxed) &
-			 bit)) {
+	if (TGS_UNLIKELY(tgs_published_bits(&tgc_heap, TGS_TINY, page, unit) & bit)) {
 		tgc_links_end(page, p, 16 - offset % 16);
-		atomic_fetch_and_explicit(&more->unit[unit].published, ~bit, memory_order_relaxed);
+		atomic_fetch_and_explicit(tgs_published_word(&tgc_heap, TGS_TINY, page, unit), ~bit,
+					  memory_order_relaxed);
 	}
 	atomic_store_explicit(word, taken & ~bit, memory_order_relaxed);
 	if (noted)

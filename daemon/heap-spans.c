@@ -113,7 +113,7 @@ static unsigned take_or_grow(struct tgd_heap *heap, unsigned class, unsigned slo
 	return n;
 }
 
-static void make_room(struct tgd_heap *heap)
+void tgd_heap_make_room(struct tgd_heap *heap)
 {
 	struct timespec now;
 	uint64_t now_ms;
@@ -171,7 +171,7 @@ int tgd_heap_get_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 	closet = heap->holders.table[index].closet;
 	n = take_or_grow(heap, class, slot, closet, count, ret);
 	if (n == 0) {
-		make_room(heap);
+		tgd_heap_make_room(heap);
 		n = take_or_grow(heap, class, slot, closet, count, ret);
 	}
 	if (n == 0)
@@ -275,7 +275,7 @@ int tgd_heap_get_large(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 		return refuse(heap, n_pages);
 	r = try_large(heap, slot, n_pages, align, ret);
 	if (r < 0) {
-		make_room(heap);
+		tgd_heap_make_room(heap);
 		r = try_large(heap, slot, n_pages, align, ret);
 	}
 	return r < 0 ? refuse(heap, n_pages) : 0;

@@ -44,6 +44,7 @@
  * bit   7      set: the page belongs to a span
  * bits  8..21  owner: the thread slot that holds the span (TGS_SLOT_CENTRAL: none)
  * bits 24..27  distance to the first page of the span, in pages (small spans)
+ * bit   28     published and remote words of this tiny span have memory (TGS_ENTRY_MORE)
  * bits 32..63  length of the span in pages (large spans; in the first page's entry, the only one they have)
  */
 #define TGS_ENTRY_CLASS_MASK  UINT64_C(0x7f)
@@ -52,6 +53,9 @@
 #define TGS_ENTRY_OWNER_MASK  (UINT64_C(0x3fff) << TGS_ENTRY_OWNER_SHIFT)
 #define TGS_ENTRY_DELTA_SHIFT 24
 #define TGS_ENTRY_DELTA_MASK  (UINT64_C(0xf) << TGS_ENTRY_DELTA_SHIFT)
+/* Set once the memory is there, by the daemon, and never taken back while the span is one.  Without it those words are all
+ * zero, and nobody may touch them: there is a hole in the file. */
+#define TGS_ENTRY_MORE        (UINT64_C(1) << 28)
 #define TGS_ENTRY_PAGES_SHIFT 32
 
 static inline uint64_t tgs_entry_make(unsigned class, unsigned owner, unsigned delta,
@@ -279,16 +283,18 @@ struct tgs_record {
 #define TGS_DENSE_UNITS 8u   /* spans with up to 512 objects: units in the dense area */
 #define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */
 
-/* Tiny spans have their taken words apart, since they are all that most tiny spans ever touch. */
+/* Tiny spans have their taken words apart, since they are all that most tiny spans ever touch: half as many bytes as the
+ * others, and the only ones that have memory from the start. */
 struct tgs_tiny_taken {
 	_Atomic uint64_t taken[TGS_TINY_UNITS];
 };
 
+/* The others, an OS page for each span: has memory only where the span's entry has TGS_ENTRY_MORE. */
 struct tgs_tiny_more {
 	struct {
 		uint64_t reserved;
-		_Atomic uint64_t published; /* as in a unit */
-		_Atomic uint64_t remote[2];
+		_Atomic uint64_t published; /* as in struct tgs_unit */
+		_Atomic uint64_t remote[2]; /* as in struct tgs_unit */
 	} unit[TGS_TINY_UNITS];
 };
 

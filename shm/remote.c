@@ -131,6 +131,8 @@ uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t
 	uint64_t all = 0;
 	unsigned half;
 
+	if (!tgs_has_more(heap, kind, page))
+		return 0;
 	for (half = 0; half < 2; half++) {
 		uint32_t twice = 0;
 		uint32_t freed = harvest_word(heap, tgs_remote_word(heap, kind, page, unit, half),
@@ -153,6 +155,8 @@ void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span 
 	unsigned kind = tgs_classes[span->class].kind;
 	unsigned unit;
 
+	if (!tgs_has_more(heap, kind, span->page))
+		return;
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++)
 		(void)tgs_remote_harvest(heap, kind, span->page, unit, harvest);
 }
@@ -166,8 +170,10 @@ uint32_t tgs_pending_drop_gone(const struct tgs_heap *heap, struct tgs_pending *
 	uint64_t taken = 0;
 	uint32_t gone;
 
+	/* A word without memory is that of a younger span: nobody puts a free of one here before it has (tgs_has_more). */
 	if (tgs_word_place(heap, ref, &place) && tgs_span_at(heap, place.page, &span) &&
-	    span.page == place.page && tgs_classes[span.class].kind == place.kind)
+	    span.page == place.page && tgs_classes[span.class].kind == place.kind &&
+	    tgs_has_more(heap, place.kind, place.page))
 		taken = atomic_load_explicit(
 			tgs_taken_word(heap, place.kind, place.page, place.unit),
 			memory_order_acquire);
@@ -246,7 +252,8 @@ bool tgs_remote_word_at(const struct tgs_heap *heap, uint64_t ref, _Atomic uint6
 
 	if (!tgs_word_place(heap, ref, &place) || !tgs_span_at(heap, place.page, &span) ||
 	    span.page != place.page || tgs_classes[span.class].kind != place.kind ||
-	    place.unit >= tgs_span_units(span.n_slots))
+	    place.unit >= tgs_span_units(span.n_slots) ||
+	    !tgs_has_more(heap, place.kind, place.page))
 		return false;
 	*ret_word = (_Atomic uint64_t *)(heap->base + ref);
 	return true;

@@ -58,7 +58,7 @@ void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span 
 /* For the recoverer of thread `self`: did the free that is noted for `word` take place? */
 bool tgs_remote_took_place(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word);
 
-/* The remote word at that offset, if a span is there that has one: what lies in a slot is input.  */
+/* The remote word at that offset, if a span is there that has one, and memory for it: what lies in a slot is input.  */
 bool tgs_remote_word_at(const struct tgs_heap *heap, uint64_t ref, _Atomic uint64_t **ret_word);
 
 /* A place of the thread's buffer names this word: have its frees been applied, and the place only not been emptied yet?

@@ -31,8 +31,11 @@ void tgt_region_end(struct tgt_region *region);
 /* The slot belongs to some client. */
 void tgt_open_slot(unsigned slot);
 
-/* Writes the entries of a span of `class` at `page` (large_pages: of a large one), or that of another owner. */
+/* Writes the entries of a span of `class` at `page` (large_pages: of a large one), or that of another owner.  All state of a
+ * tiny span has memory ... */
 void tgt_put_span(uint64_t page, unsigned class, unsigned owner, uint64_t large_pages);
+/* ... or, after this, taken words only, as the entry says. */
+void tgt_take_more(uint64_t page);
 void tgt_remove_span(uint64_t page);
 void tgt_set_entry(uint64_t page, uint64_t entry);
 

@@ -105,6 +105,7 @@ static void test_entries_keep_what_is_put_into_them(void)
 		}
 	}
 	CU_ASSERT_EQUAL(tgs_entry_make(13, 2, 3, 4), UINT64_C(0x000000040300028d));
+	CU_ASSERT_EQUAL(tgs_entry_make(68, 2, 0, 0) | TGS_ENTRY_MORE, UINT64_C(0x00000000100002c4));
 	/* A remote word: 32 bits, slot, number; nothing left over. */
 	CU_ASSERT_EQUAL(32 + TGS_SLOT_BITS + TGS_REMOTE_SEQ_BITS, 64);
 	/* The 64 objects of a unit are 64 bits side by side, in the middle of two words. */
