@@ -246,7 +246,7 @@ static void measure_run(const struct tgb_cell *cell, const struct tgb_allocator 
 	struct tgb_run run;
 	unsigned tries;
 
-	for (tries = 0; tries < TRIES; tries++) {
+	for (tries = 0; tries < (bench.quick ? 1 : TRIES); tries++) {
 		tgb_run_cell(&bench, cell, a, &run);
 		if (tries == 0 || is_better(&run, ret_run))
 			*ret_run = run;
