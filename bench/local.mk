@@ -145,6 +145,7 @@ bench-recovery: bench-build
 	@$(AM_TESTS_ENVIRONMENT) %D%/tg-recovery $(BENCH_ARGS)
 
 EXTRA_DIST += \
+	scripts/bench \
 	scripts/bench-cached \
 	scripts/bench-lib.sh \
 	scripts/bench-programs \

@@ -6,6 +6,7 @@ dist_man_MANS += \
 	%D%/tgd.8
 
 EXTRA_DIST += \
+	%D%/benchmarks.md \
 	%D%/crash-safety.md \
 	%D%/design.md \
 	%D%/layout.md \

@@ -164,6 +164,7 @@ tg_script_tests = \
 	%D%/scripts/test-count-tests \
 	%D%/scripts/test-readme \
 	%D%/scripts/test-runner \
+	%D%/scripts/test-tgbench \
 	tools/check-headers \
 	tools/check-layers \
 	tools/check-lists

@@ -217,14 +217,17 @@ static void progress(unsigned round, unsigned cell, const char *who, double star
 {
 	const struct tgb_cell *c = &bench.cells[cell];
 	unsigned done = round * bench.n_cells + cell, all = bench.rounds * bench.n_cells;
-	double left = done > 0 ? (now_s() - started) / done * (all - done) : 0;
+	char left[32] = "";
 
+	if (done > 0)
+		snprintf(left, sizeof(left), "; %.0f s to go",
+			 (now_s() - started) / done * (all - done));
 	/* On a terminal one line that changes; else a line for each line of the table. */
 	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "\r\033[Kround %u of %u, %s %s, %s; %.0f s to go", round + 1,
-			bench.rounds, c->workload, c->name, who != NULL ? who : "", left);
+		fprintf(stderr, "\r\033[Kround %u of %u: %s %s, %s%s", round + 1, bench.rounds,
+			c->workload, c->name, who != NULL ? who : "", left);
 	else if (who == NULL)
-		fprintf(stderr, "== round %u of %u: %s %s; %.0f s to go\n", round + 1, bench.rounds,
+		fprintf(stderr, "== round %u of %u: %s %s%s\n", round + 1, bench.rounds,
 			c->workload, c->name, left);
 	fflush(stderr);
 }
@@ -246,7 +249,7 @@ static void measure_run(const struct tgb_cell *cell, const struct tgb_allocator 
 	struct tgb_run run;
 	unsigned tries;
 
-	for (tries = 0; tries < TRIES; tries++) {
+	for (tries = 0; tries < (bench.quick ? 1 : TRIES); tries++) {
 		tgb_run_cell(&bench, cell, a, &run);
 		if (tries == 0 || is_better(&run, ret_run))
 			*ret_run = run;

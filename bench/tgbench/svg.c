@@ -170,5 +170,8 @@ int tgb_svg(const struct tgb_bench *b, const char *path)
 		waitpid(pid, &status, 0);
 	}
 	fclose(chart);
-	return status == 0 ? 0 : -1;
+	if (status == 0)
+		return 0;
+	unlink(path);
+	return -1;
 }

@@ -137,7 +137,7 @@ static uint32_t size_in(double lo, double factor, uint64_t *state)
 
 void tgb_work_phases(void)
 {
-	double n_phases = tgb_arg("phases", PHASES), before, live = 0, n_ops = 0;
+	double before, live = 0, n_ops = 0, most = PHASE_BYTES * tgb_arg("scale", 1);
 	struct set sets[2], *old = &sets[0], *new = &sets[1], *swap;
 	uint64_t state = 0x2545f4914f6cdd1du;
 	struct tgb_use use;
@@ -147,12 +147,12 @@ void tgb_work_phases(void)
 	set_init(new);
 	before = tgb_memory();
 	tgb_use_begin(&use);
-	for (phase = 0; phase < n_phases; phase++) {
+	for (phase = 0; phase < PHASES; phase++) {
 		double lo = 16 * pow(2, tgb_below(&state, 8));
 		double factor = pow(2, 1 + tgb_below(&state, 4));
 
-		while (old->n > 0 || live < PHASE_BYTES) {
-			while (live < PHASE_BYTES) {
+		while (old->n > 0 || live < most) {
+			while (live < most) {
 				live += add(new, size_in(lo, factor, &state));
 				n_ops++;
 			}

@@ -39,7 +39,7 @@ struct ring {
 static void rest(unsigned *spins)
 {
 	if (++*spins < SPINS)
-		__builtin_ia32_pause();
+		tgb_relax();
 	else
 		sched_yield();
 }
@@ -181,7 +181,7 @@ static void one_of_two(struct two *two, unsigned me)
 	}
 	two->spinning++;
 	while (two->spinning < 2)
-		__builtin_ia32_pause();
+		tgb_relax();
 	tgb_repeat(tgb_seconds() / 4, step, &pairs);
 	tgb_use_begin(&two->use[me]);
 	two->ops[me] = tgb_repeat(tgb_seconds(), step, &pairs) * tgb_pairs_per_step(&pairs);

@@ -4,12 +4,14 @@
  * fresh=1: a thread ends and a new one goes on with its set, as in Larson's server test.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "bench/tgbench/alloc.h"
 #include "bench/tgbench/worker.h"
 
 #define PER_TURN 50000
+#define SPINS    2000 /* before the CPU is left to others */
 
 struct set {
 	_Alignas(64) void **objects;
@@ -20,7 +22,7 @@ struct set {
 
 static struct set sets[2];
 static const uint32_t *sizes;
-static pthread_barrier_t barrier;
+static atomic_uint met; /* how often somebody came to the meeting point */
 static int cpus[2];
 static double end_ns;
 static atomic_bool stop;
@@ -58,17 +60,31 @@ static void turn(struct set *shared)
 	*shared = s;
 }
 
-/* All agree on when to stop: one says so between two barriers. */
+/* Waits for the other one without sleeping: waking up would take longer than a tenth of the turn. */
+static void meet(unsigned nth)
+{
+	unsigned spins = 0;
+
+	met++;
+	while (met < 2 * nth) {
+		if (++spins < SPINS)
+			tgb_relax();
+		else
+			sched_yield();
+	}
+}
+
+/* Both agree on when to stop: one says so between two meetings. */
 static void *swapping(void *arg)
 {
-	unsigned me = *(unsigned *)arg, which = me;
+	unsigned me = *(unsigned *)arg, which = me, n = 0;
 
 	tgb_pin(cpus[me]);
 	for (;;) {
-		pthread_barrier_wait(&barrier);
+		meet(++n);
 		if (me == 0)
 			stop = tgb_now_ns() >= end_ns;
-		pthread_barrier_wait(&barrier);
+		meet(++n);
 		if (stop)
 			return NULL;
 		turn(&sets[which]);
@@ -108,6 +124,7 @@ static void run_both(double seconds)
 	end_ns = tgb_now_ns() + seconds * 1e9;
 	turns[0] = turns[1] = 0;
 	stop = false;
+	met = 0;
 	for (i = 0; i < 2; i++) {
 		if (pthread_create(&threads[i], NULL, run, &ids[i]) != 0)
 			tgb_die("no thread");
@@ -123,7 +140,6 @@ void tgb_work_larson(void)
 	sizes = tgb_sizes(tgb_arg_text("sizes", "exp"), 16, 1024);
 	cpus[0] = (int)tgb_arg("cpu", -1);
 	cpus[1] = (int)tgb_arg("cpu2", -1);
-	pthread_barrier_init(&barrier, NULL, 2);
 	fill(&sets[0], 0);
 	fill(&sets[1], 1);
 	run_both(tgb_seconds() / 4);

@@ -164,25 +164,41 @@ static double kept_waiting_ns(void)
 	return delay == NULL ? 0 : strtod(delay, NULL) - (double)usage.ru_nvcsw * WAKING_NS;
 }
 
+/* Both at one moment: not with a pause in between. */
+static double wall_and_kept_ns(double *ret_kept_ns)
+{
+	unsigned tries = 0;
+	double wall;
+
+	do {
+		*ret_kept_ns = kept_waiting_ns();
+		wall = tgb_now_ns();
+	} while (kept_waiting_ns() > *ret_kept_ns && ++tries < 10);
+	return wall;
+}
+
 void tgb_use_begin(struct tgb_use *use)
 {
 	use->messages = tgb_messages();
-	use->kept_ns = kept_waiting_ns();
 	use->daemon_ns = daemon_ns();
 	use->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-	use->wall_ns = tgb_now_ns();
+	use->wall_ns = wall_and_kept_ns(&use->kept_ns);
 }
 
 void tgb_use_end(struct tgb_use *use)
 {
-	use->wall_ns = tgb_now_ns() - use->wall_ns;
+	double kept;
+
+	use->wall_ns = wall_and_kept_ns(&kept) - use->wall_ns;
 	use->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - use->cpu_ns;
 	use->daemon_ns = daemon_ns() - use->daemon_ns;
 	use->messages = tgb_messages() - use->messages;
-	use->kept_ns = fmax(kept_waiting_ns() - use->kept_ns, 0);
+	use->kept_ns = fmax(kept - use->kept_ns, 0);
 	/* Only where the daemon has another CPU: the time that it takes from us does count. */
-	if (tgb_arg("apart", 0) > 0)
+	if (tgb_arg("apart", 0) > 0) {
+		use->kept_ns = fmin(use->kept_ns, fmax(use->wall_ns - use->cpu_ns, 0));
 		use->wall_ns -= use->kept_ns;
+	}
 }
 
 void tgb_use_report(const struct tgb_use *use, double n_ops)

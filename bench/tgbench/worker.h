@@ -69,6 +69,16 @@ static inline uint64_t tgb_random(uint64_t *state)
 	return *state = x;
 }
 
+/* Between two looks at what another one writes. */
+static inline void tgb_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 /* 0 .. n - 1 */
 static inline uint32_t tgb_below(uint64_t *state, uint32_t n)
 {
