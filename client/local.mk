@@ -12,6 +12,8 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/cache.h \
 	%D%/error.c \
 	%D%/foreign.c \
+	%D%/idle.c \
+	%D%/idle.h \
 	%D%/large.c \
 	%D%/object.c \
 	%D%/prefetch.c \

@@ -58,7 +58,7 @@ struct tgc_saved {
 	uint8_t uuid[16]; /* of the heap that is mapped */
 };
 
-extern struct tgs_heap tgc_heap; /* all zero while not attached: no pointer lies in it then */
+extern TGS_HIDDEN struct tgs_heap tgc_heap; /* all zero while not attached: no pointer lies in it then */
 extern struct tgc_saved tgc_saved;
 extern struct tgc_process *tgc_process; /* never NULL once the library is in use */
 
