@@ -6,7 +6,7 @@
  *
  * What goes back: all above a share of the limit, and what nobody has needed for a second above a smaller one.  So a
  * program that frees and allocates the same again and again, however much, sends no messages, and one that once had much
- * does not keep it.
+ * does not keep it.  And most of it when an object is asked for that none of them fits.
  */
 #include "client/idle.h"
 
@@ -19,6 +19,7 @@
 #define HOLD_BYTES_MAX (UINT64_C(256) << 20) /* for a second */
 #define HOLD_PART      8
 #define HOLD_MS        1000u
+#define MISSED_PAGES_MIN 64u
 #define LOOK_MAX       16u
 #define PUT_MAX        32u
 
@@ -168,4 +169,17 @@ void tgc_idle_settle(struct tgc_cache *large)
 		tgc_idle_shrink(large, idle - tgs_min(all->low, idle - keep));
 	all->since = now;
 	all->low = (uint32_t)large->empty_pages;
+}
+
+/* A program whose objects grow never asks for their sizes again: no more may lie idle then than the object that is asked
+ * for, an eighth of what is in use, or half a megabyte. */
+void tgc_idle_missed(struct tgc_cache *large, uint64_t n_pages)
+{
+	uint64_t in_use = large->n_pages - large->empty_pages;
+	uint64_t most = tgs_max(tgs_max(n_pages, in_use / 8), MISSED_PAGES_MIN);
+
+	tgc_idle_settle(large);
+	/* Some room below the bound, or each miss would give one back. */
+	if (large->empty_pages > most)
+		tgc_idle_shrink(large, most / 2);
 }

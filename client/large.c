@@ -255,7 +255,7 @@ static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_
 		return 0;
 	}
 	tgc_agree(large);
-	tgc_idle_settle(large);
+	tgc_idle_missed(large, n_pages);
 	r = get_usable_large(large, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;

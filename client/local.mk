@@ -11,6 +11,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/cache.c \
 	%D%/cache.h \
 	%D%/error.c \
+	%D%/first.c \
 	%D%/foreign.c \
 	%D%/idle.c \
 	%D%/idle.h \

@@ -27,12 +27,17 @@
 #define UNPACK_SIZE 65536u
 #define RETRY_MS    20
 #define GAVE_UP_MS  100
+#define LOOK_NS     25000 /* so long we look for an answer again and again before we sleep */
+#define LOOK_MISSES 4u    /* after so many in vain only one wait in LOOK_RETRY begins with it */
+#define LOOK_RETRY  16u
 
 struct tgc_rpc {
 	pthread_mutex_t lock;
-	int cancel_state; /* of the thread that has the lock, as it was before; its errno likewise */
+	int cancel_state; /* of the thread that has the lock, as it was before; the next two likewise */
 	int saved_errno;
-	bool gave_up; /* the last attempt to make the connection again failed */
+	bool used_libc;
+	bool gave_up;    /* the last attempt to make the connection again failed */
+	unsigned misses; /* waits, one after the other, in which looking was in vain */
 	uint64_t next_id;
 	_Atomic uint64_t messages;
 	_Atomic uint64_t reconnects;
@@ -41,7 +46,8 @@ struct tgc_rpc {
 	char why[TGP_TEXT_MAX + 1];
 	int fds[TGP_FDS_MAX]; /* came with the last reply */
 	size_t n_fds;
-	size_t in_n;
+	size_t in_n, out_n;
+	bool holds; /* requests wait in `out` for others to be sent with them */
 	uint8_t out[OUT_SIZE];
 	uint8_t in[IN_SIZE];
 	uint8_t unpack[UNPACK_SIZE];
@@ -52,12 +58,17 @@ static struct tgc_rpc *rpc(void)
 	return tgc_process->rpc;
 }
 
-static int64_t now_ms(void)
+static int64_t now_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int64_t now_ms(void)
+{
+	return now_ns() / 1000000;
 }
 
 static void complain(const char *what, int error)
@@ -93,7 +104,8 @@ static void disconnect(void)
 	if (still_ours())
 		close(tgc_saved.socket_fd);
 	tgc_saved.socket_fd = -1;
-	rpc()->in_n = 0;
+	rpc()->in_n = rpc()->out_n = 0;
+	rpc()->holds = false;
 }
 
 static void close_fds(void)
@@ -141,10 +153,34 @@ static int send_all(const uint8_t *bytes, size_t n, int64_t deadline)
 	return 0;
 }
 
+/* To be put to sleep and woken costs more than most answers take.  So we look for the answer for a while; unless that
+ * was in vain lately, as it is where the daemon and we have one processor between us.  Returns until when. */
+static int64_t look_begin(void)
+{
+	struct tgc_rpc *c = rpc();
+
+	if (c->misses >= LOOK_MISSES && c->misses++ % LOOK_RETRY != 0)
+		return 0;
+	return now_ns() + LOOK_NS;
+}
+
+/* Nothing has come: shall we look again?  *until becomes 0 when we shall not any more. */
+static bool look_again(int64_t *until)
+{
+	if (*until == 0)
+		return false;
+	if (now_ns() < *until)
+		return true;
+	*until = 0;
+	rpc()->misses++;
+	return false;
+}
+
 /* Reads until a whole frame is there, and unpacks it. */
 static int receive(const Tgd__Reply **ret, int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
+	int64_t look_until = look_begin();
 	const uint8_t *payload;
 	size_t len;
 	int r;
@@ -161,13 +197,16 @@ static int receive(const Tgd__Reply **ret, int64_t deadline)
 			break;
 		if (c->in_n == IN_SIZE)
 			return -EPROTO;
-		r = wait_for(POLLIN, deadline);
-		if (r < 0)
-			return r;
 		got = tgp_recv_fds(tgc_saved.socket_fd, c->in + c->in_n, IN_SIZE - c->in_n, fds,
 				   TGP_FDS_MAX, &n_fds);
-		if (got == -EAGAIN)
+		if (got == -EAGAIN) {
+			if (look_again(&look_until))
+				continue;
+			r = wait_for(POLLIN, deadline);
+			if (r < 0)
+				return r;
 			continue;
+		}
 		if (got < 0)
 			return (int)got;
 		if (got == 0)
@@ -178,6 +217,8 @@ static int receive(const Tgd__Reply **ret, int64_t deadline)
 			c->fds[c->n_fds++] = fds[i];
 		c->in_n += (size_t)got;
 	}
+	if (look_until != 0)
+		c->misses = 0;
 	tgp_arena_reset(&c->arena);
 	r = tgp_reply_unpack(&c->arena, payload, len, ret, c->why, sizeof(c->why));
 	memmove(c->in, c->in + TGP_FRAME_HEAD + len, c->in_n - TGP_FRAME_HEAD - len);
@@ -204,34 +245,41 @@ static int receive_any(const Tgd__Reply **ret, int64_t deadline)
 	return 0;
 }
 
+/* What is held back goes. */
+static int send_held(int64_t deadline)
+{
+	size_t n = rpc()->out_n;
+
+	rpc()->holds = false;
+	rpc()->out_n = 0;
+	return send_all(rpc()->out, n, deadline);
+}
+
 static int send_request(Tgd__Request *request, int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
 	ssize_t n;
 
 	request->id = ++c->next_id;
-	n = tgp_request_pack(request, c->out, OUT_SIZE);
+	n = tgp_request_pack(request, c->out + c->out_n, OUT_SIZE - c->out_n);
 	if (n < 0)
 		return (int)n;
+	c->out_n += (size_t)n;
 	atomic_fetch_add_explicit(&c->messages, 1, memory_order_relaxed);
-	return send_all(c->out, (size_t)n, deadline);
+	return c->holds ? 0 : send_held(deadline);
 }
 
-/* One exchange on the connection that there is. */
-static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret,
-		    int64_t deadline)
+/* The reply to the request of that id. */
+static int await_reply(uint64_t id, Tgd__Reply__BodyCase body, const Tgd__Reply **ret,
+		       int64_t deadline)
 {
 	struct tgc_rpc *c = rpc();
 	const Tgd__Reply *reply = NULL;
 	int r;
 
-	r = send_request(request, deadline);
-	if (r < 0 && r != -EPIPE)
-		return r;
-	/* After EPIPE there may still be a reply to read that tells why. */
 	do
 		r = receive_any(&reply, deadline);
-	while (r == 0 && (!reply || (reply->id != request->id && reply->id != 0)));
+	while (r == 0 && (!reply || (reply->id != id && reply->id != 0)));
 	if (r < 0)
 		return r;
 	if (reply->error != 0) {
@@ -243,6 +291,16 @@ static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd_
 	if (ret)
 		*ret = reply;
 	return 0;
+}
+
+/* One exchange on the connection that there is. */
+static int exchange(Tgd__Request *request, Tgd__Reply__BodyCase body, const Tgd__Reply **ret,
+		    int64_t deadline)
+{
+	int r = send_request(request, deadline);
+
+	/* After EPIPE there may still be a reply to read that tells why. */
+	return r < 0 && r != -EPIPE ? r : await_reply(request->id, body, ret, deadline);
 }
 
 static int connect_socket(int64_t deadline)
@@ -282,11 +340,12 @@ static int connect_socket(int64_t deadline)
 	return 0;
 }
 
-static int say_hello(int64_t deadline)
+static int say_hello(uint64_t *ret_id, int64_t deadline)
 {
 	Tgd__Hello hello = TGD__HELLO__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
 	char program[TGP_PROGRAM_MAX];
+	int r;
 
 	snprintf(program, sizeof(program), "libtg %s", tg_version());
 	hello.version = TGP_VERSION;
@@ -294,7 +353,9 @@ static int say_hello(int64_t deadline)
 	hello.program = program;
 	request.body_case = TGD__REQUEST__BODY_HELLO;
 	request.hello = &hello;
-	return exchange(&request, TGD__REPLY__BODY_HELLO, NULL, deadline);
+	r = send_request(&request, deadline);
+	*ret_id = request.id;
+	return r;
 }
 
 /* Why there is no conversation with what listens there, unless it has told us itself. */
@@ -312,11 +373,12 @@ static void explain(int r)
 		complain("lost the connection to", -r);
 }
 
-/* Connects and attaches, as client `id` (0: as a new one). */
+/* Connects and attaches, as client `id` (0: as a new one).  Both requests are sent before an answer is awaited. */
 static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 {
 	Tgd__Attach attach = TGD__ATTACH__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
+	uint64_t hello;
 	int r;
 
 	rpc()->why[0] = '\0';
@@ -325,16 +387,22 @@ static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 		complain("cannot connect to", -r);
 		return r;
 	}
-	r = say_hello(deadline);
-	if (r == 0) {
-		attach.heap = tgc_saved.heap;
-		attach.name = tgc_saved.name;
-		attach.flags = tgc_saved.flags & TG_RECLAIM;
-		attach.client_id = id;
-		request.body_case = TGD__REQUEST__BODY_ATTACH;
-		request.attach = &attach;
-		r = exchange(&request, TGD__REPLY__BODY_ATTACH, ret, deadline);
-	}
+	attach.heap = tgc_saved.heap;
+	attach.name = tgc_saved.name;
+	attach.flags = tgc_saved.flags & TG_RECLAIM;
+	attach.client_id = id;
+	request.body_case = TGD__REQUEST__BODY_ATTACH;
+	request.attach = &attach;
+	rpc()->holds = true;
+	r = say_hello(&hello, deadline);
+	rpc()->holds = false;
+	if (r == 0)
+		r = send_request(&request, deadline);
+	/* Whoever refuses us may have closed already, and told why. */
+	if (r == 0 || r == -EPIPE)
+		r = await_reply(hello, TGD__REPLY__BODY_HELLO, NULL, deadline);
+	if (r == 0)
+		r = await_reply(request.id, TGD__REPLY__BODY_ATTACH, ret, deadline);
 	if (r < 0) {
 		explain(r);
 		disconnect();
@@ -451,12 +519,15 @@ void tgc_rpc_begin(void)
 	pthread_mutex_lock(&rpc()->lock);
 	rpc()->cancel_state = cancel_state;
 	rpc()->saved_errno = saved_errno;
+	rpc()->used_libc = tgc_use_libc;
+	tgc_use_libc = true;
 }
 
 void tgc_rpc_end(void)
 {
 	int saved_errno = rpc()->saved_errno, cancel_state = rpc()->cancel_state;
 
+	tgc_use_libc = rpc()->used_libc;
 	pthread_mutex_unlock(&rpc()->lock);
 	pthread_setcancelstate(cancel_state, NULL);
 	errno = saved_errno;
@@ -510,6 +581,17 @@ int tgc_rpc_post(Tgd__Request *request, struct tgc_post *post)
 	post->next = rpc()->posts;
 	rpc()->posts = post;
 	return 0;
+}
+
+void tgc_rpc_hold(void)
+{
+	rpc()->holds = still_ours();
+}
+
+void tgc_rpc_release(void)
+{
+	if (send_held(now_ms() + tgc_saved.timeout_ms) < 0)
+		disconnect();
 }
 
 void tgc_rpc_collect(struct tgc_post *post)
