@@ -121,7 +121,8 @@ void tgc_owed_pay(struct tgc_cache *cache)
 		struct tgs_object object;
 
 		if (tgs_object_find(&tgc_heap, p, &object) == TGS_FOUND &&
-		    object.span.owner != cache->slot_id && tgc_state_back(&object) < 0)
+		    !(object.span.owner == cache->slot_id && tgc_owns_it(cache, p)) &&
+		    tgc_state_back(&object) < 0)
 			return;
 		(void)take_owed(cache);
 		tgc_foreign_pay(cache, p);
