@@ -1,47 +1,33 @@
-/* large.c - objects over 32 KiB: a span each, held by one slot for the whole process, under a lock of the process.
+/* large.c - objects over 32 KiB: a span each, held by one slot for the whole process.
  *
- * A freed large span is kept for the next object of about its size, most recently freed first; beyond a number and an
- * amount, those freed longest ago go back to the daemon.  Under the lock only: `tgc_process->large`, a cache like a
- * thread's whose class 0 lists the idle spans (head: freed last).
+ * Any thread of the process may free any of them: what tells it that it was the one is the exchange of the taken word.  The
+ * span then becomes one of the thread's hints, and the thread's next object of about its length takes it from there: no
+ * lock, no message.  What is too much for the hints, published, or of a thread that has none goes the long way, under a
+ * lock of the process (never in shared memory), to the spans that the process keeps (client/idle.c), and from there to the
+ * daemon.  `tgc_process->large`, under the lock only, is a cache like a thread's, whose lists hold those.
+ *
+ * Hints and idle spans are private and decide nothing: their taken words are clear, a second free of one shows as any
+ * double free, and what a killed process had of them is free.
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/single_threaded.h>
 
 #include "client/cache.h"
+#include "client/idle.h"
 #include "client/rpc.h"
 #include "shm/remote.h"
 
-#define IDLE_SPANS_MAX 64u
-#define IDLE_PAGES_MIN 64u
-
-static uint64_t idle_pages_max(void)
-{
-	uint64_t limit = atomic_load_explicit(&tgc_heap.map->limit_bytes, memory_order_relaxed);
-
-	return tgs_min(UINT64_C(64) << 20, limit / 16) / TGS_PAGE_SIZE;
-}
-
-static uint64_t
-	idle_pages; /* in class 0's list; under large_lock; means nothing while there is no large cache */
-
-/* How much may lie idle when a span of n_pages must come from the daemon, since none of them fits.  A program whose objects
- * grow never asks for their sizes again. */
-static uint64_t idle_pages_at_miss(const struct tgc_cache *cache, uint64_t n_pages)
-{
-	uint64_t in_use = cache->n_pages - idle_pages;
-
-	return tgs_min(idle_pages_max(), tgs_max(tgs_max(n_pages, in_use / 8), IDLE_PAGES_MIN));
-}
+#define HINT_BYTES_MAX      (UINT64_C(32) << 20)  /* of one thread; ... */
+#define ALL_HINTS_BYTES_MAX (UINT64_C(256) << 20) /* of all together, and an eighth of the limit */
 
 static struct tgc_cache *lock_large(void)
 {
 	if (!tgc_enter())
 		return NULL;
 	pthread_mutex_lock(&tgc_process->large_lock);
-	if (!tgc_process->large) {
+	if (!tgc_process->large)
 		tgc_process->large = tgc_cache_open(NULL);
-		idle_pages = 0;
-	}
 	if (!tgc_process->large)
 		pthread_mutex_unlock(&tgc_process->large_lock);
 	return tgc_process->large;
@@ -52,89 +38,165 @@ static void unlock_large(void)
 	pthread_mutex_unlock(&tgc_process->large_lock);
 }
 
-static void idle_add(struct tgc_cache *cache, struct tgc_span *span)
+static inline struct tgs_record *record_of(uint64_t page)
 {
-	struct tgc_supply *idle = &cache->supply[0];
-
-	span->place = TGC_SPAN_LARGE_IDLE;
-	span->prev = NULL;
-	span->next = idle->head;
-	if (idle->head)
-		idle->head->prev = span;
-	else
-		idle->tail = span;
-	idle->head = span;
-	idle->n_empty++;
-	idle_pages += span->n_pages;
+	return &tgc_heap.records[page];
 }
 
-static void idle_remove(struct tgc_cache *cache, struct tgc_span *span)
+static struct tgc_span *span_of(const struct tgs_record *record)
 {
-	struct tgc_supply *idle = &cache->supply[0];
-
-	if (span->prev)
-		span->prev->next = span->next;
-	else
-		idle->head = span->next;
-	if (span->next)
-		span->next->prev = span->prev;
-	else
-		idle->tail = span->prev;
-	span->next = span->prev = NULL;
-	span->place = TGC_SPAN_LARGE;
-	idle->n_empty--;
-	idle_pages -= span->n_pages;
+	return tgc_span_record((uint64_t)(record - tgc_heap.records));
 }
 
-/* Gives idle spans back, oldest first, until the rest is within bounds. */
-static void idle_shrink(struct tgc_cache *cache, unsigned spans_max, uint64_t pages_max)
+/* ---- hints ---- */
+
+/* The thread's share of what hints may hold: a quarter of what the others have left.  Under the lock; `large->large` counts
+ * what is shared out. */
+static void open_hints(struct tgc_cache *large, struct tgc_cache *cache)
 {
-	struct tgc_supply *idle = &cache->supply[0];
+	struct tgc_large_hints *hints = &cache->large;
+	uint64_t limit = atomic_load_explicit(&tgc_heap.map->limit_bytes, memory_order_relaxed);
+	uint64_t left = tgs_min(ALL_HINTS_BYTES_MAX, limit / 8) / TGS_PAGE_SIZE;
 
-	while (idle->tail && (idle->n_empty > spans_max || idle_pages > pages_max)) {
-		uint64_t pages[32];
-		size_t n = 0;
+	if (hints->n_max != 0 || cache->slot_id == 0)
+		return;
+	left -= tgs_min(left, large->large.n_pages_max);
+	hints->n_pages_max = tgs_min(HINT_BYTES_MAX / TGS_PAGE_SIZE, left / 4);
+	large->large.n_pages_max += hints->n_pages_max;
+	hints->n_max = TGC_LARGE_HINTS_MAX;
+	hints->entry = tgs_entry_make(0, large->slot_id, 0, 0);
+}
 
-		while (idle->tail && n < TGS_ARRAY_LEN(pages) &&
-		       (idle->n_empty > spans_max || idle_pages > pages_max)) {
-			struct tgc_span *span = idle->tail;
+/* The compiler takes apart how an address was computed and computes it anew for each field; not behind this. */
+#define HIDE(p) __asm__("" : "+r"(p))
 
-			idle_remove(cache, span);
-			pages[n++] = tgc_span_page(span);
-			tgc_span_remove(cache, span);
-		}
-		(void)tgc_rpc_put_spans(cache->slot_id, pages, n);
+static inline struct tgc_large_hint *last_hint(struct tgc_large_hints *hints)
+{
+	struct tgc_large_hint *last =
+		&hints->hint[atomic_load_explicit(&hints->n, memory_order_relaxed)];
+
+	HIDE(last);
+	return last;
+}
+
+/* Behind the last one.  `sum`: of the pages of all, with it. */
+static inline void push_hint(struct tgc_large_hints *hints, struct tgc_large_hint *last, void *p,
+			     struct tgs_record *record, uint64_t n_pages, uint64_t sum)
+{
+	last[1].p = p;
+	last[1].record = record;
+	last[1].n_pages = n_pages;
+	atomic_store_explicit(&last[1].sum, sum, memory_order_relaxed);
+	atomic_store_explicit(&hints->n, atomic_load_explicit(&hints->n, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+static inline uint64_t sum_of(const struct tgc_large_hints *hints)
+{
+	uint32_t n = atomic_load_explicit(&hints->n, memory_order_relaxed);
+
+	return atomic_load_explicit(&hints->hint[n].sum, memory_order_relaxed);
+}
+
+uint64_t tgc_large_hinted_pages(const struct tgc_cache *cache)
+{
+	return sum_of(&cache->large);
+}
+
+/* The `n` hints from number `first` on are no more. */
+static void drop_hints(struct tgc_large_hints *hints, uint32_t first, uint32_t n)
+{
+	uint32_t end = hints->n - n, i;
+
+	for (i = first; i <= end; i++) {
+		struct tgc_large_hint *hint = &hints->hint[i], *from = &hints->hint[i + n];
+
+		hint->p = from->p;
+		hint->record = from->record;
+		hint->n_pages = from->n_pages;
+		hint->sum = hints->hint[i - 1].sum + from->n_pages;
 	}
+	hints->n = end;
+}
+
+/* So many of the oldest hints become idle spans.  Under the lock. */
+static void spill_hints(struct tgc_cache *large, struct tgc_large_hints *hints, uint32_t n)
+{
+	uint32_t i;
+
+	for (i = 1; i <= n; i++)
+		tgc_idle_add(large, span_of(hints->hint[i].record));
+	drop_hints(hints, 1, n);
+}
+
+/* Makes room for one more of so many pages: not just for this one, or the next would come here, too. */
+static void make_room(struct tgc_cache *large, struct tgc_large_hints *hints, uint64_t n_pages)
+{
+	uint64_t sum = sum_of(hints);
+	uint32_t n = hints->n / 2;
+
+	if (hints->n < hints->n_max && sum + n_pages <= hints->n_pages_max)
+		return;
+	while (n < hints->n && sum - hints->hint[n].sum + n_pages > hints->n_pages_max)
+		n++;
+	spill_hints(large, hints, n);
+}
+
+static void close_hints(struct tgc_cache *large, struct tgc_large_hints *hints)
+{
+	spill_hints(large, hints, hints->n);
+	large->large.n_pages_max -= hints->n_pages_max;
+	*hints = (struct tgc_large_hints){.n = 0};
+}
+
+void tgc_large_unload(struct tgc_cache *cache)
+{
+	struct tgc_cache *large;
+
+	if (cache->large.n_max == 0)
+		return;
+	large = lock_large();
+	if (!large)
+		return;
+	close_hints(large, &cache->large);
+	tgc_idle_settle(large);
+	unlock_large();
+}
+
+static void push_span(struct tgc_large_hints *hints, const struct tgc_span *span)
+{
+	uint64_t page = tgc_span_page(span);
+
+	push_hint(hints, last_hint(hints), tgs_page_address(&tgc_heap, page), record_of(page),
+		  span->n_pages, sum_of(hints) + span->n_pages);
+}
+
+/* A span that holds nothing any more is kept: by the thread if it can.  Under the lock. */
+static void keep(struct tgc_cache *large, struct tgc_cache *cache, struct tgc_span *span)
+{
+	struct tgc_large_hints *hints = &cache->large;
+
+	open_hints(large, cache);
+	if (span->n_pages > hints->n_pages_max) {
+		tgc_idle_add(large, span);
+		return;
+	}
+	make_room(large, hints, span->n_pages);
+	push_span(hints, span);
 }
 
 void tgc_large_harvested(struct tgc_span *span)
 {
 	if (span->place == TGC_SPAN_LARGE)
-		idle_add(tgc_process->large, span);
+		tgc_idle_add(tgc_process->large, span);
 }
 
 void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
 {
-	idle_add(cache, span);
+	tgc_idle_add(cache, span);
 }
 
-/* The smallest idle span that fits without wasting more than a quarter; of equals the one freed last. */
-static struct tgc_span *idle_find(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages)
-{
-	struct tgc_span *best = NULL, *span;
-
-	for (span = cache->supply[0].head; span; span = span->next) {
-		if (span->n_pages < n_pages || span->n_pages - n_pages > n_pages / 4 ||
-		    ((uintptr_t)tgs_page_address(&tgc_heap, tgc_span_page(span)) &
-		     (align_pages * TGS_PAGE_SIZE - 1)) != 0)
-			continue;
-		if (!best || span->n_pages < best->n_pages)
-			best = span;
-		if (best->n_pages == n_pages)
-			break;
-	}
-	return best;
-}
+/* ---- malloc ---- */
 
 /* *ret_span is NULL if the span that came may not be used. */
 static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages,
@@ -177,91 +239,210 @@ static int get_usable_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t 
 	return r;
 }
 
-static int large_span(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages,
+static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
 		      struct tgc_span **ret)
 {
-	struct tgc_span *span = idle_find(cache, n_pages, align_pages);
+	struct tgc_span *span = tgc_idle_find(large, n_pages, align_pages);
 	int r;
 
 	if (!span) {
-		tgc_cache_drain(cache);
-		span = idle_find(cache, n_pages, align_pages);
+		tgc_cache_drain(large);
+		span = tgc_idle_find(large, n_pages, align_pages);
 	}
 	if (span) {
-		idle_remove(cache, span);
+		tgc_idle_remove(large, span);
 		*ret = span;
 		return 0;
 	}
-	tgc_agree(cache);
-	/* Some room below the bound, or each miss would give one back. */
-	if (idle_pages > idle_pages_at_miss(cache, n_pages))
-		idle_shrink(cache, IDLE_SPANS_MAX, idle_pages_at_miss(cache, n_pages) / 2);
-	r = get_usable_large(cache, n_pages, align_pages, ret);
+	tgc_agree(large);
+	tgc_idle_missed(large, n_pages);
+	r = get_usable_large(large, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;
 	/* What we hoard may be what is missing. */
-	idle_shrink(cache, 0, 0);
-	if (tgc_cache->slot_id != 0)
+	if (tgc_cache->slot_id != 0) {
+		close_hints(large, &tgc_cache->large);
 		tgc_return_all(tgc_cache);
+	}
+	tgc_idle_shrink(large, 0);
 	tgc_idle_give_back();
-	return get_usable_large(cache, n_pages, align_pages, ret);
+	return get_usable_large(large, n_pages, align_pages, ret);
 }
 
-void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
+/* Who had no hint, and was helped by an idle span, will most likely need more of its length. */
+static void take_more(struct tgc_cache *large, struct tgc_large_hints *hints, uint64_t n_pages)
 {
-	uint64_t n_pages = size / TGS_PAGE_SIZE + (size % TGS_PAGE_SIZE != 0);
-	uint64_t align_pages = align > TGS_PAGE_SIZE ? align / TGS_PAGE_SIZE : 1;
-	struct tgc_cache *cache;
+	unsigned n = hints->n_max / 4;
 	struct tgc_span *span;
-	uint64_t page;
+
+	while (n-- > 0 && hints->n < hints->n_max &&
+	       sum_of(hints) + 2 * n_pages <= hints->n_pages_max / 2) {
+		span = tgc_idle_find(large, n_pages, 1);
+		if (!span || span->zero)
+			return;
+		tgc_idle_remove(large, span);
+		push_span(hints, span);
+	}
+}
+
+static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
+{
+	struct tgc_cache *large;
+	struct tgc_span *span;
 	int r;
 
-	cache = lock_large();
-	if (!cache)
+	/* A thread that has large objects has use for hints; without a slot it goes without. */
+	if (tgc_cache->slot_id == 0)
+		(void)tgc_cache_get();
+	large = lock_large();
+	if (!large)
 		return NULL;
-	n_pages += n_pages == 0;
-	if (n_pages > tgc_heap.geometry.n_pages || align_pages > tgc_heap.geometry.n_pages) {
-		unlock_large();
-		errno = ENOMEM;
-		return NULL;
-	}
-	r = large_span(cache, n_pages, align_pages, &span);
+	r = large_span(large, n_pages, align_pages, &span);
 	if (r < 0) {
 		unlock_large();
 		errno = tgc_alloc_errno(r);
 		return NULL;
 	}
-	page = tgc_span_page(span);
+	open_hints(large, tgc_cache);
+	take_more(large, &tgc_cache->large, span->n_pages);
 	if (ret_zero)
 		*ret_zero = span->zero != 0;
 	span->zero = 0;
-	atomic_store_explicit(&tgc_heap.records[page].unit.taken, 1, memory_order_release);
+	atomic_store_explicit(&record_of(tgc_span_page(span))->unit.taken, 1, memory_order_release);
 	unlock_large();
-	return tgs_page_address(&tgc_heap, page);
+	return tgs_page_address(&tgc_heap, tgc_span_page(span));
+}
+
+static inline void *use(const struct tgc_large_hint *hint)
+{
+	void *p = hint->p;
+
+	atomic_store_explicit(&hint->record->unit.taken, 1, memory_order_release);
+	return p;
+}
+
+/* The shortest that has room for n_pages, if it does not waste more than a quarter; of equals the one made last.  0: none. */
+static uint32_t best_hint(const struct tgc_large_hints *hints, uint64_t n_pages)
+{
+	uint64_t least = n_pages / 4 + 1;
+	uint32_t best = 0, i;
+
+	for (i = hints->n; i > 0 && least > 0; i--) {
+		/* What is too short is more than anything. */
+		uint64_t waste = hints->hint[i].n_pages - n_pages;
+
+		if (waste < least) {
+			least = waste;
+			best = i;
+		}
+	}
+	return best;
+}
+
+void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
+{
+	struct tgc_large_hints *hints = &tgc_cache->large;
+	uint64_t n_pages = size != 0 ? (size - 1) / TGS_PAGE_SIZE + 1 : 1;
+	uint64_t align_pages = align > TGS_PAGE_SIZE ? align / TGS_PAGE_SIZE : 1;
+	uint32_t best = align_pages == 1 ? best_hint(hints, n_pages) : 0;
+	struct tgc_large_hint hint;
+
+	if (best != 0) {
+		hint = hints->hint[best];
+		drop_hints(hints, best, 1);
+		return use(&hint);
+	}
+	if (n_pages > tgc_heap.geometry.n_pages || align_pages > tgc_heap.geometry.n_pages) {
+		if (tgc_enter())
+			errno = ENOMEM;
+		return NULL;
+	}
+	return alloc_slow(n_pages, align_pages, ret_zero);
+}
+
+void *tgc_large_malloc(size_t size)
+{
+	struct tgc_large_hints *hints = &tgc_cache->large;
+	const struct tgc_large_hint *last = last_hint(hints);
+
+	/* The one freed last, if it has this very length (which hint 0 has not). */
+	if (TGS_LIKELY(last->n_pages == (size - 1) / TGS_PAGE_SIZE + 1)) {
+		atomic_store_explicit(&hints->n,
+				      atomic_load_explicit(&hints->n, memory_order_relaxed) - 1,
+				      memory_order_relaxed);
+		return use(last);
+	}
+	return tgc_large_alloc(size, 1, NULL);
+}
+
+/* ---- free ---- */
+
+/* 0: nothing but its taken word has to be cleared. */
+static inline uint64_t unusual(const struct tgs_record *record)
+{
+	return (atomic_load_explicit(&record->unit.taken, memory_order_relaxed) ^ 1) |
+	       atomic_load_explicit(&record->unit.published, memory_order_relaxed) |
+	       atomic_load_explicit(&record->unit.remote[0], memory_order_relaxed) |
+	       atomic_load_explicit(&record->flags, memory_order_relaxed);
+}
+
+/* Clears the taken word.  Of several threads that do so at once one has freed the object: true. */
+static inline bool clear_taken(struct tgs_record *record)
+{
+	if (__libc_single_threaded) {
+		atomic_store_explicit(&record->unit.taken, 0, memory_order_release);
+		return true;
+	}
+	return atomic_exchange_explicit(&record->unit.taken, 0, memory_order_acq_rel) == 1;
+}
+
+void tgc_large_free_own(struct tgc_cache *cache, void *p, uint64_t page, uint64_t entry)
+{
+	struct tgc_large_hints *hints = &cache->large;
+	struct tgc_large_hint *last = last_hint(hints);
+	struct tgs_record *record = record_of(page);
+	uint64_t n_pages = tgs_entry_large_pages(entry);
+	uint64_t sum = atomic_load_explicit(&last->sum, memory_order_relaxed) + n_pages;
+
+	HIDE(record);
+	/* There is a record only if there is a span, and so only if the thread has hints. */
+	if (TGS_UNLIKELY(sum > hints->n_pages_max || hints->n >= hints->n_max ||
+			 (unusual(record) | (uintptr_t)p % TGS_PAGE_SIZE) != 0)) {
+		tgc_foreign_free(p);
+		return;
+	}
+	if (TGS_UNLIKELY(!clear_taken(record))) {
+		tgc_report(TGC_DOUBLE_FREE, p);
+		return;
+	}
+	push_hint(hints, last, p, record, n_pages, sum);
 }
 
 bool tgc_large_free(void *p, uint64_t page)
 {
-	struct tgs_unit *unit = &tgc_heap.records[page].unit;
-	struct tgc_cache *cache = lock_large();
+	struct tgs_unit *unit = &record_of(page)->unit;
+	struct tgc_cache *large = lock_large();
 	bool ok = false;
 
-	if (!cache)
+	if (!large)
 		return true; /* no daemon: the object stays */
 	if (tgc_span_record(page)->place == TGC_SPAN_LARGE &&
 	    p == tgs_page_address(&tgc_heap, page) &&
 	    atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
-	    !(atomic_load_explicit(&unit->remote[0], memory_order_relaxed) & 1)) {
+	    !(tgs_remote_bits(&tgc_heap, TGS_SPARSE, page, 0) & 1)) {
 		tgc_links_end(page, p, (size_t)tgc_span_record(page)->n_pages << TGS_PAGE_SHIFT);
 		atomic_store_explicit(&unit->published, 0, memory_order_relaxed);
-		atomic_store_explicit(&unit->taken, 0, memory_order_release);
-		idle_add(cache, tgc_span_record(page));
-		idle_shrink(cache, IDLE_SPANS_MAX, idle_pages_max());
-		ok = true;
+		ok = clear_taken(record_of(page));
+	}
+	if (ok) {
+		keep(large, tgc_cache, tgc_span_record(page));
+		tgc_idle_settle(large);
 	}
 	unlock_large();
 	return ok;
 }
+
+/* ---- realloc ---- */
 
 static int resize(struct tgc_cache *cache, uint64_t page, uint64_t n_pages)
 {
@@ -310,10 +491,15 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 	span = tgc_span_record(page);
 	have = span->n_pages;
 	if (n_pages < have && have - n_pages > n_pages / 4) {
-		/* What is to go is given up before we ask: the daemon may take it although its answer never comes. */
+		/* What is to go is given up before we ask: the daemon may take it although its answer never comes, and
+		 * then what the page map says must not be believed. */
 		tgc_count(&cache->n_pages, n_pages - have);
 		span->n_pages = (uint32_t)n_pages;
-		(void)resize(cache, page, n_pages);
+		atomic_fetch_or_explicit(&record_of(page)->flags, TGS_RECORD_SHORTER,
+					 memory_order_relaxed);
+		if (resize(cache, page, n_pages) == 0)
+			atomic_fetch_and_explicit(&record_of(page)->flags, ~TGS_RECORD_SHORTER,
+						  memory_order_relaxed);
 	} else if (n_pages > have) {
 		want = n_pages;
 		if (n_pages > 16 && n_pages < UINT64_C(1) << 28)
@@ -332,30 +518,24 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 	return r == 0 ? p : NULL;
 }
 
+/* ---- */
+
 void tgc_large_trim(void)
 {
-	struct tgc_cache *cache;
+	struct tgc_cache *large;
 
 	if (!tgc_process->large)
 		return;
-	cache = lock_large();
-	if (!cache)
+	large = lock_large();
+	if (!large)
 		return;
-	tgc_agree(cache);
-	tgc_cache_drain(cache);
-	idle_shrink(cache, 0, 0);
-	if (cache->agreed != tgc_rpc_reconnects()) {
+	tgc_agree(large);
+	tgc_cache_drain(large);
+	tgc_idle_shrink(large, 0);
+	if (large->agreed != tgc_rpc_reconnects()) {
 		/* As in tgc_return_all: a worker has died meanwhile. */
-		tgc_agree(cache);
-		idle_shrink(cache, 0, 0);
+		tgc_agree(large);
+		tgc_idle_shrink(large, 0);
 	}
-	unlock_large();
-}
-
-void tgc_large_count(struct tg_stats *stats)
-{
-	if (!tgc_process->large || !lock_large())
-		return;
-	stats->cached_bytes += idle_pages * TGS_PAGE_SIZE;
 	unlock_large();
 }

@@ -13,6 +13,8 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/error.c \
 	%D%/first.c \
 	%D%/foreign.c \
+	%D%/idle.c \
+	%D%/idle.h \
 	%D%/large.c \
 	%D%/object.c \
 	%D%/prefetch.c \

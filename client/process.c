@@ -92,7 +92,9 @@ void tgc_process_clear(void)
 	for (cache = tgc_process->all; cache; cache = cache->next_all) {
 		struct tgc_cache *next_all = cache->next_all, *next_idle = cache->next_idle;
 
-		memset(cache, 0, sizeof(*cache));
+		/* Zero, at the price of the pages that were used. */
+		if (madvise(cache, sizeof(*cache), MADV_DONTNEED) < 0)
+			memset(cache, 0, sizeof(*cache));
 		cache->in_all = true;
 		cache->next_all = next_all;
 		cache->next_idle = next_idle;
@@ -105,5 +107,6 @@ void tgc_process_clear(void)
 	}
 	tgc_wiped_free(tgc_process->spans, tgc_heap.geometry.n_pages * sizeof(struct tgc_span));
 	tgc_process->spans = NULL;
+	tgc_owns_close();
 	tgs_region_unmap(&tgc_heap);
 }

@@ -77,6 +77,7 @@ static void heed_requests(struct tgc_cache *cache)
 	cache->pressure_seen = pressure;
 	cache->trim_seen = trim;
 	tgc_return_all(cache);
+	tgc_large_unload(cache);
 	tgc_idle_give_back();
 	tgc_large_trim();
 }
@@ -148,6 +149,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
 		tgc_return_all(cache);
+		tgc_large_unload(cache);
 		tgc_idle_give_back();
 		tgc_large_trim();
 		supply->batch = 0;
@@ -231,6 +233,7 @@ static void give_back_all(struct tgc_cache *cache)
 	tgc_tiny_unload(cache);
 	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		tgc_bin_unload(cache, class);
+		tgc_hints_reset(cache, class);
 		cache->supply[class].batch = 0;
 		/* Each would wait for the daemon again. */
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)

@@ -18,7 +18,7 @@ static void count_cache(const struct tgc_cache *cache, struct tg_stats *stats)
 	stats->span_bytes += cache->n_pages * TGS_PAGE_SIZE;
 	stats->foreign_frees += atomic_load_explicit(&cache->foreign_frees, memory_order_relaxed);
 	stats->pending_frees += tgc_foreign_pending(cache);
-	stats->cached_bytes += cache->empty_pages * TGS_PAGE_SIZE;
+	stats->cached_bytes += (cache->empty_pages + tgc_large_hinted_pages(cache)) * TGS_PAGE_SIZE;
 }
 
 TG_API int tg_stats(struct tg_stats *stats)
@@ -35,12 +35,12 @@ TG_API int tg_stats(struct tg_stats *stats)
 		if (cache == tgc_process->large) {
 			all.spans += cache->n_spans;
 			all.span_bytes += cache->n_pages * TGS_PAGE_SIZE;
+			all.cached_bytes += cache->empty_pages * TGS_PAGE_SIZE;
 		} else {
 			count_cache(cache, &all);
 		}
 	}
 	pthread_mutex_unlock(&tgc_process->lock);
-	tgc_large_count(&all);
 	all.messages = tgc_rpc_messages();
 	all.reconnects = tgc_rpc_reconnects();
 	all.errors = atomic_load_explicit(&tgc_process->errors, memory_order_relaxed);

@@ -185,7 +185,7 @@ static void retire(struct tgc_cache *cache, const struct swap *swap, struct tgs_
 		      tgs_object_size(&tgc_heap, object));
 	tgc_foreign_note(pending, object);
 	tgs_step_done(cache->slot);
-	if (object->span.owner == cache->slot_id)
+	if (tgc_owns_it(cache, object_or_null(swap->expected)))
 		tgc_free_noted(cache, object, pending);
 	else
 		tgc_foreign_noted(cache, pending, object);

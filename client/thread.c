@@ -169,4 +169,5 @@ void tgc_cache_give_back(struct tgc_cache *cache)
 	tgc_foreign_flush(cache);
 	tgc_cache_drain(cache);
 	tgc_return_all(cache);
+	tgc_large_unload(cache);
 }

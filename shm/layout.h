@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 2u
+#define TGS_LAYOUT_VERSION 3u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -261,18 +261,20 @@ struct tgs_unit {
 		taken; /* W: owner thread (plain stores)   R: all (relaxed); daemon once nobody owns the span */
 	_Atomic uint64_t published; /* W: any (or), owner at free (and)   R: all */
 	_Atomic uint64_t remote
-		[2]; /* W: any (compare-and-swap)   R: all; 32 objects in the low half, tag in the high half */
+		[2]; /* W: any (compare-and-swap)   R: all; 32 objects and a tag each, see TGS_REMOTE_* */
 };
 
 /* A span's record, at its first page: one cache line.  All zero while the page belongs to no span. */
 struct tgs_record {
 	_Atomic uint64_t
-		flags; /* W: any (or)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it */
+		flags; /* W: any (or), owner (and)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it;
+			  TGS_RECORD_SHORTER: of a large span, owner alone: its end has been, or is being, given back */
 	uint64_t reserved[3];
 	struct tgs_unit unit; /* of spans with at most 64 objects, large ones too */
 };
 
 #define TGS_RECORD_HAS_LINKS UINT64_C(1)
+#define TGS_RECORD_SHORTER   UINT64_C(2)
 
 #define TGS_DENSE_UNITS 8u   /* spans with up to 512 objects: units in the dense area */
 #define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */
@@ -284,17 +286,24 @@ struct tgs_tiny_taken {
 
 struct tgs_tiny_more {
 	struct {
-		_Atomic uint64_t published;
+		uint64_t reserved;
+		_Atomic uint64_t published; /* as in a unit */
 		_Atomic uint64_t remote[2];
 	} unit[TGS_TINY_UNITS];
-	uint64_t reserved[128];
 };
 
-/* A remote word: 32 objects, then thread slot and low bits of the sequence number of the step that wrote it last. */
-#define TGS_REMOTE_MASK       UINT64_C(0xffffffff)
-#define TGS_REMOTE_SLOT_SHIFT 32
-#define TGS_REMOTE_SEQ_SHIFT  (32 + TGS_SLOT_BITS)
-#define TGS_REMOTE_SEQ_BITS   (32 - TGS_SLOT_BITS)
+/* A remote word: 32 objects, and a tag: thread slot and low bits of the sequence number of the step that wrote it last.
+ * The objects are the high half of the first word of a unit and the low half of the second, so that the bits of all 64 lie
+ * side by side and the owner's free can test with one load.  remote[0] is 16-aligned: bit 3 of a word's address is its
+ * half. */
+#define TGS_REMOTE_BITS_SHIFT(half) ((half) ? 0 : 32)
+#define TGS_REMOTE_SLOT_SHIFT(half) ((half) ? 32 : 0)
+#define TGS_REMOTE_SEQ_BITS         (32 - TGS_SLOT_BITS)
+
+static inline uint32_t tgs_remote_objects(uint64_t word, unsigned half)
+{
+	return (uint32_t)(word >> TGS_REMOTE_BITS_SHIFT(half));
+}
 
 _Static_assert(sizeof(struct tgs_root) == 160, "layout");
 _Static_assert(sizeof(struct tgs_client) == 128, "layout");

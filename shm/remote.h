@@ -10,6 +10,10 @@
 #include "shm/layout.h"
 #include "shm/region.h"
 #include "shm/span.h"
+#include "shm/step.h"
+
+/* Where the tag lies in this remote word. */
+const struct tgs_tag_format *tgs_remote_format(const _Atomic uint64_t *word);
 
 /* Sets `mask` in the remote word as a step of thread slot `self`, and tells the owner.  The step stays noted in the slot
  * until tgs_step_done.  Returns the bits that were set already: objects freed twice, left as they are. */

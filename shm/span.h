@@ -93,7 +93,7 @@ static inline uint64_t tgs_remote_bits(const struct tgs_heap *heap, unsigned kin
 	uint64_t high = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 1),
 					     memory_order_acquire);
 
-	return (low & TGS_REMOTE_MASK) | high << 32;
+	return tgs_remote_objects(low, 0) | (uint64_t)tgs_remote_objects(high, 1) << 32;
 }
 
 /* The span that `page` belongs to.  False: to none (or it is an inner page of a large one), or the entry is out of

@@ -2,6 +2,8 @@
  *
  * `a` and `b` of a script are sizes, or a size and a count.
  */
+#include <pthread.h>
+
 #include "tests/crash/ledger.h"
 #include "tests/crash/oracle.h"
 #include "tests/crash/run.h"
@@ -49,7 +51,7 @@ static void malloc_many(void)
 	tgt_end();
 }
 
-/* Freed in a unit that is not the current one any more: what malloc takes first. */
+/* Freed a moment ago: what malloc takes first. */
 static void two_warm(void)
 {
 	tgt_do_mallocs(10, (unsigned)b(), a());
@@ -296,6 +298,21 @@ static void large_come_and_go(void)
 	tgt_end();
 }
 
+static void *do_nothing(void *arg)
+{
+	return arg;
+}
+
+/* In a process that has had another thread, freeing a large object is an exchange. */
+static void two_own_of_threads(void)
+{
+	pthread_t thread;
+
+	TGT_REQUIRE(pthread_create(&thread, NULL, do_nothing, NULL) == 0);
+	TGT_REQUIRE(pthread_join(thread, NULL) == 0);
+	two_own();
+}
+
 /* More empty spans than a thread may hoard. */
 static void hoard(void)
 {
@@ -358,6 +375,7 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"malloc, tiny ones of all sizes", .operation = malloc_tiny_mix},
 	{"malloc, many spans", .set_up = one_at_hand, .operation = malloc_many, .a = PAGE, .b = 40},
 	{"malloc, a full span", .set_up = one_at_hand, .operation = malloc_many, .a = BIG, .b = 6},
+	{"malloc, warm block, tiny", .set_up = two_warm, .operation = malloc_warm, .a = TINY, .b = 6},
 	{"malloc, warm slots, dense", .set_up = two_warm, .operation = malloc_warm, .a = DENSE,
 	 .b = 70},
 	{"malloc, warm slots, sparse", .set_up = two_warm, .operation = malloc_warm, .a = BIG,
@@ -433,6 +451,8 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"realloc, foreign large", .observer = some_foreign, .operation = realloc_moves, .a = LARGE,
 	 .b = 2 * LARGE},
 	{"large, kept and given back", .operation = large_come_and_go, .a = 600000},
+	{"large, hints of several threads", .set_up = two_own_of_threads, .operation = free_own,
+	 .a = LARGE},
 	{"spans given back", .set_up = hoard, .operation = free_hoard, .a = 32768, .b = 90},
 	{"trim", .set_up = hold_much, .operation = trim},
 	{"pressure", .set_up = hold_and_meet, .operation = heed, .meeting = press},

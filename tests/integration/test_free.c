@@ -129,10 +129,10 @@ static void test_a_thousand_large_ones(void)
 	static void *objects[MANY];
 
 	/* More than the process keeps: the rest goes back. */
-	take(objects, MANY, 100000);
-	CU_ASSERT(tgt_status("span_bytes") >= MANY * 100000LL);
-	give_back(objects, MANY, 100000);
-	CU_ASSERT(tgt_status("span_bytes") <= 64LL << 20);
+	take(objects, MANY, 400000);
+	CU_ASSERT(tgt_status("span_bytes") >= MANY * 400000LL);
+	give_back(objects, MANY, 400000);
+	CU_ASSERT(tgt_status("span_bytes") <= 288LL << 20);
 }
 
 static int by_address(const void *a, const void *b)

@@ -42,3 +42,8 @@ struct tgs_span tgt_span(uint64_t page);
 /* The taken bit of an object, and the remote word for it. */
 void tgt_take(uint64_t page, unsigned index);
 _Atomic uint64_t *tgt_remote_word(uint64_t page, unsigned index);
+/* The object's bit in it. */
+static inline uint64_t tgt_remote_bit(unsigned index)
+{
+	return UINT64_C(1) << index % 32 << TGS_REMOTE_BITS_SHIFT(index / 32 % 2);
+}

@@ -72,12 +72,11 @@ static void test_the_frees_of_the_dead_are_applied(void)
 /* Killed with a step noted, before its swap. */
 static void test_a_free_not_yet_done_is_done(void)
 {
-	static const struct tgs_tag_format format = {TGS_REMOTE_SLOT_SHIFT, TGS_REMOTE_SEQ_BITS,
-						     TGS_STEP_FREE};
+	_Atomic uint64_t *word = tgt_remote_word(DENSE_PAGE, 3);
 
 	tgt_take(DENSE_PAGE, 3);
 	buffer(FREER, 0, DENSE_PAGE, 3);
-	tgs_step_begin(tgt_heap, FREER, &format, tgt_remote_word(DENSE_PAGE, 3), 1 << 3, 0, 0);
+	tgs_step_begin(tgt_heap, FREER, tgs_remote_format(word), word, 1 << 3, 0, 0);
 	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(slot_is_settled(FREER));
 	CU_ASSERT_FALSE(is_live(DENSE_PAGE, 3));
@@ -115,15 +114,15 @@ static void test_a_free_done_is_not_done_again(void)
 /* Killed before it told the owner: its recoverer does. */
 static void test_a_hint_not_given_is_given(void)
 {
-	static const struct tgs_tag_format format = {TGS_REMOTE_SLOT_SHIFT, TGS_REMOTE_SEQ_BITS,
-						     TGS_STEP_FREE};
+	_Atomic uint64_t *word = tgt_remote_word(DENSE_PAGE, 3);
 	uint64_t seq;
 
 	tgt_take(DENSE_PAGE, 3);
 	buffer(FREER, 0, DENSE_PAGE, 3);
-	seq = tgs_step_begin(tgt_heap, FREER, &format, tgt_remote_word(DENSE_PAGE, 3), 1 << 3, 0,
+	seq = tgs_step_begin(tgt_heap, FREER, tgs_remote_format(word), word, 1 << 3, 0,
 			     0);
-	*tgt_remote_word(DENSE_PAGE, 3) = 1 << 3 | tgs_tag(&format, FREER, seq);
+	*word = UINT64_C(1) << TGS_REMOTE_BITS_SHIFT(0) << 3 |
+		tgs_tag(tgs_remote_format(word), FREER, seq);
 	CU_ASSERT_FALSE(is_dirty(OWNER, DENSE_PAGE));
 	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(is_dirty(OWNER, DENSE_PAGE));

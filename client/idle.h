@@ -1,0 +1,23 @@
+/* idle.h - large spans that the process keeps for its next large objects.  All of it under the large lock. */
+#pragma once
+
+#include <stdint.h>
+
+#include "client/cache.h"
+
+/* A span that holds nothing is kept; or what that makes too much goes back. */
+void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span);
+void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span);
+
+/* One that has room for n_pages and does not waste more than a quarter, of those of its length the one freed last; NULL. */
+struct tgc_span *tgc_idle_find(const struct tgc_cache *large, uint64_t n_pages,
+			       uint64_t align_pages);
+
+/* Gives back the ones freed longest ago until the rest has no more than so many pages. */
+void tgc_idle_shrink(struct tgc_cache *large, uint64_t pages_max);
+
+/* Gives back what is more than may be kept. */
+void tgc_idle_settle(struct tgc_cache *large);
+
+/* The same when none fits an object of n_pages, which is to come from the daemon. */
+void tgc_idle_missed(struct tgc_cache *large, uint64_t n_pages);
