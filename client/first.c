@@ -6,7 +6,7 @@
  */
 #include "client/prefetch.h"
 
-/* Each of these at least half of some 60 programs used (shells, compilers, tools, interpreters); 144 KiB. */
+/* Each of these about half of some 60 programs used, or more (shells, compilers, tools, interpreters); 144 KiB. */
 static const uint8_t usual[] = {2, 4, 5, 6, 7, 8, 9, 12, 14, 15, 17, 25, 31, 32, 37, 38, 44};
 
 struct first {

@@ -14,14 +14,14 @@
 
 #include "client/rpc.h"
 
-#define KEEP_BYTES_MAX (UINT64_C(64) << 20) /* for good */
-#define KEEP_PART      16
-#define HOLD_BYTES_MAX (UINT64_C(256) << 20) /* for a second */
-#define HOLD_PART      8
-#define HOLD_MS        1000u
+#define KEEP_BYTES_MAX   (UINT64_C(64) << 20) /* for good */
+#define KEEP_PART        16
+#define HOLD_BYTES_MAX   (UINT64_C(256) << 20) /* for a second */
+#define HOLD_PART        8
+#define HOLD_MS          1000u
 #define MISSED_PAGES_MIN 64u
-#define LOOK_MAX       16u
-#define PUT_MAX        32u
+#define LOOK_MAX         16u
+#define PUT_MAX          32u
 
 static uint64_t clock_of_adds; /* only its order counts, so a forked child may go on with it */
 
@@ -171,15 +171,8 @@ void tgc_idle_settle(struct tgc_cache *large)
 	all->low = (uint32_t)large->empty_pages;
 }
 
-/* A program whose objects grow never asks for their sizes again: no more may lie idle then than the object that is asked
- * for, an eighth of what is in use, or half a megabyte. */
-void tgc_idle_missed(struct tgc_cache *large, uint64_t n_pages)
+/* A program whose objects grow never asks for their sizes again. */
+uint64_t tgc_idle_most(uint64_t in_use, uint64_t n_pages)
 {
-	uint64_t in_use = large->n_pages - large->empty_pages;
-	uint64_t most = tgs_max(tgs_max(n_pages, in_use / 8), MISSED_PAGES_MIN);
-
-	tgc_idle_settle(large);
-	/* Some room below the bound, or each miss would give one back. */
-	if (large->empty_pages > most)
-		tgc_idle_shrink(large, most / 2);
+	return tgs_max(tgs_max(n_pages, in_use / 8), MISSED_PAGES_MIN);
 }

@@ -239,6 +239,23 @@ static int get_usable_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t 
 	return r;
 }
 
+/* None fits.  Most of what is idle goes back then, this thread's hints first of all. */
+static void give_back_at_miss(struct tgc_cache *large, uint64_t n_pages)
+{
+	struct tgc_large_hints *hints = &tgc_cache->large;
+	uint64_t sum = sum_of(hints), idle = large->empty_pages + sum;
+	uint64_t most = tgc_idle_most(large->n_pages - idle, n_pages);
+	uint32_t n = 0;
+
+	if (idle <= most)
+		return;
+	/* Some room below the bound, or each miss would give one back. */
+	while (n < hints->n && sum - hints->hint[n].sum > most / 2)
+		n++;
+	spill_hints(large, hints, n);
+	tgc_idle_shrink(large, most / 2 - sum_of(hints));
+}
+
 static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
 		      struct tgc_span **ret)
 {
@@ -255,7 +272,8 @@ static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_
 		return 0;
 	}
 	tgc_agree(large);
-	tgc_idle_missed(large, n_pages);
+	tgc_idle_settle(large);
+	give_back_at_miss(large, n_pages);
 	r = get_usable_large(large, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;

@@ -29,7 +29,9 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/stats.c \
 	%D%/swap.c \
 	%D%/thread.c \
-	%D%/tiny.c
+	%D%/tiny.c \
+	%D%/wire.c \
+	%D%/wire.h
 
 # The thread cache is thread-local: initial-exec makes reaching it one instruction instead of a call.
 %C%_libtgclient_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec

@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +40,8 @@
 #define RETIRE_LOOK_MS   1
 #define BURST_NS         80000 /* requests that come closer than this are a burst ... */
 #define LOOK_NS          40000 /* ... in which we look for the next one for so long */
+#define LOOK_MISSES      4u    /* after so many in vain only ... */
+#define LOOK_RETRY       16u   /* ... once in so many */
 
 struct tgd_server {
 	struct tgd_context context; /* first: a context is cast back to its server */
@@ -393,24 +394,27 @@ static uint64_t now_ns(void)
 
 /* Requests come in bursts: a program that starts, a heap that grows.  To sleep in between and be woken costs each of them
  * more than the answer takes.  So while one request follows the other closely, we look for the next for a moment before
- * we sleep, and let others run who want our processor. */
+ * we sleep; unless that was in vain lately, as it is on a busy machine, where who sleeps is sooner heard than who looks. */
 static int serve(struct tgd_context *context)
 {
 	uint64_t answered = context->messages, last_ns = 0, now;
-	bool close = false;
+	unsigned misses = 0;
+	bool looks = false;
 	int r;
 
 	for (;;) {
 		now = now_ns();
 		if (context->messages != answered) {
-			close = now - last_ns < BURST_NS;
+			misses = looks ? 0 : misses;
+			looks = now - last_ns < BURST_NS &&
+				(misses < LOOK_MISSES || misses++ % LOOK_RETRY == 0);
 			answered = context->messages;
 			last_ns = now;
+		} else if (looks && now - last_ns >= LOOK_NS) {
+			looks = false;
+			misses++;
 		}
-		close = close && now - last_ns < LOOK_NS;
-		if (close)
-			sched_yield();
-		r = event_base_loop(context->base, close ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+		r = event_base_loop(context->base, looks ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
 		if (r != 0 || event_base_got_exit(context->base) ||
 		    event_base_got_break(context->base))
 			return r < 0 ? -EIO : 0;

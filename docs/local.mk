@@ -15,6 +15,7 @@ EXTRA_DIST += \
 	%D%/model/free.pml \
 	%D%/model/owner.pml \
 	%D%/model/swap.pml \
+	%D%/performance-programs.md \
 	%D%/performance-scale.md \
 	%D%/protocol.md \
 	%D%/recovery-cost.md \
