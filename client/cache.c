@@ -151,6 +151,7 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 		.class = (uint8_t) class,
 		.n_pages = (uint32_t)n_pages,
 		.zero = zero ? ~UINT64_C(0) : 0,
+		.fresh = zero,
 		.bucket_next = *bucket,
 	};
 	if (*bucket)

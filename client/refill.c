@@ -16,9 +16,11 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX    7u                  /* at most 128 spans at a time ... */
-#define BATCH_BYTES_MAX  (UINT64_C(1) << 20) /* ... and a megabyte */
-#define PREFETCH_LOG_MIN 4u                  /* demand that has doubled four times lasts */
+#define BATCH_LOG_MAX    8u                  /* at most 256 spans at a time, ... */
+#define BATCH_BYTES_MIN  (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
+#define BATCH_BYTES_MAX  (UINT64_C(8) << 20)
+#define BATCH_PART       32u /* ... this part of what the thread has */
+#define PREFETCH_LOG_MIN 4u  /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(64) << 20)
@@ -31,11 +33,20 @@ static uint32_t coarse_ms(void)
 	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 }
 
-static unsigned batch_size(const struct tgc_supply *supply, unsigned class)
+/* So many bytes may be asked for at once. */
+static uint64_t batch_bytes(const struct tgc_cache *cache)
+{
+	uint64_t part = (cache->n_pages << TGS_PAGE_SHIFT) / BATCH_PART;
+
+	return tgs_min(tgs_max(part, BATCH_BYTES_MIN), BATCH_BYTES_MAX);
+}
+
+static unsigned batch_size(const struct tgc_cache *cache, unsigned class)
 {
 	uint64_t bytes = (uint64_t)tgs_classes[class].n_pages << TGS_PAGE_SHIFT;
 
-	return (unsigned)tgs_max(1, tgs_min(1u << supply->batch, BATCH_BYTES_MAX / bytes));
+	return (unsigned)tgs_max(
+		1, tgs_min(1u << cache->supply[class].batch, batch_bytes(cache) / bytes));
 }
 
 static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
@@ -87,9 +98,12 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	struct tgc_supply *supply = &cache->supply[class];
 	int r;
 
-	if (tgc_prefetch_take(cache, class) && supply->head)
+	if (tgc_prefetch_take(cache, class) && supply->head) {
+		if (supply->batch < BATCH_LOG_MAX)
+			supply->batch++;
 		return 0;
-	r = get_spans(cache, class, batch_size(supply, class));
+	}
+	r = get_spans(cache, class, batch_size(cache, class));
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
 		tgc_return_all(cache);
@@ -118,6 +132,19 @@ static bool at_hand(struct tgc_cache *cache, unsigned class)
 	return tgc_bin_next(cache, class);
 }
 
+/* Is it time to ask for the next batch?  When the last span is begun; or at once, so that the daemon makes the next while
+ * this one is used, if both are little against what the thread has. */
+static bool wants_more(const struct tgc_cache *cache, unsigned class)
+{
+	const struct tgc_supply *supply = &cache->supply[class];
+	unsigned n = batch_size(cache, class);
+
+	if (!supply->head)
+		return true;
+	return supply->head->used == 0 && supply->n_empty < n &&
+	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / BATCH_PART;
+}
+
 bool tgc_refill(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
@@ -132,8 +159,13 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (!supply->head && supply->batch >= PREFETCH_LOG_MIN)
-		tgc_prefetch_ask(cache, class, batch_size(supply, class));
+	if (supply->batch >= PREFETCH_LOG_MIN) {
+		if (wants_more(cache, class))
+			tgc_prefetch_ask(cache, class, batch_size(cache, class));
+		if (supply->current->fresh)
+			tgc_populate_spans(supply->current);
+	}
+	supply->current->fresh = false;
 	return true;
 }
 
@@ -168,7 +200,7 @@ static uint64_t hoard_pages_max(void)
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint32_t keep = 2 * batch_size(supply, class);
+	uint32_t keep = 2 * batch_size(cache, class);
 	uint32_t surplus, now;
 
 	if (supply->n_empty <= keep)
