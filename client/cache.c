@@ -157,6 +157,7 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 	if (*bucket)
 		(*bucket)->bucket_prev = span;
 	*bucket = span;
+	cache->supply[class].n_spans++;
 	if (class == 0) {
 		span->place = TGC_SPAN_LARGE;
 		return true;
@@ -188,6 +189,7 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 		*bucket = span->bucket_next;
 	if (span->bucket_next)
 		span->bucket_next->bucket_prev = span->bucket_prev;
+	cache->supply[span->class].n_spans--;
 	tgc_count(&cache->n_spans, -UINT64_C(1));
 	tgc_count(&cache->n_pages, -(uint64_t)span->n_pages);
 	memset(span, 0, sizeof(*span));

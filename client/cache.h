@@ -88,6 +88,7 @@ struct tgc_supply {
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
+	uint32_t n_spans;             /* of the class, held */
 };
 
 #define TGC_LARGE_HINTS_MAX 128u

@@ -19,6 +19,7 @@
 #include "shm/remote.h"
 
 #define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
+#define MISFITS_BYTES_MAX   (UINT64_C(32) << 20)
 #define BATCH_LOG_MAX       8u
 #define BATCH_BYTES_MIN     (UINT64_C(1) << 20)
 #define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
@@ -203,8 +204,8 @@ void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
 
 /* ---- malloc ---- */
 
-/* So many spans of this length are asked for at once.  If it is the length asked for last, twice as many as then: up to a
- * megabyte, or up to 8 a small part of what the process has. */
+/* So many spans of this length are asked for at once.  From the third time on that it is the same, twice as many as before:
+ * up to a megabyte, or up to 8 a small part of what the process has. */
 static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
 {
 	struct tgc_supply *demand = &large->supply[0];
@@ -213,7 +214,7 @@ static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
 
 	demand->batch = demand->unit == n_pages ? demand->batch + 1 : 0;
 	demand->unit = (uint32_t)n_pages;
-	n = 1u << tgs_min(demand->batch, BATCH_LOG_MAX);
+	n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
 	return (unsigned)tgs_max(
 		1, tgs_min(n, tgs_min(part, BATCH_BYTES_MAX / TGS_PAGE_SIZE) / n_pages));
 }
@@ -288,7 +289,9 @@ static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_
 		return 0;
 	}
 	tgc_agree(large);
-	tgc_idle_settle(large);
+	/* None of them fits: what is kept of wrong lengths must not come to be much more than what is used. */
+	tgc_idle_shrink(large, tgs_max(MISFITS_BYTES_MAX / TGS_PAGE_SIZE,
+				       2 * (large->n_pages - large->empty_pages)));
 	r = get_usable_large(large, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;
@@ -569,6 +572,7 @@ void tgc_large_trim(void)
 	large = lock_large();
 	if (!large)
 		return;
+	large->supply[0].batch = 0;
 	tgc_agree(large);
 	tgc_cache_drain(large);
 	tgc_idle_shrink(large, 0);

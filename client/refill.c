@@ -2,8 +2,8 @@
  *
  *   1. the next unit with room of the current span, then of the other spans that the thread holds
  *   2. what other threads and processes have freed of our spans (the dirty bits say which)
- *   3. spans from the daemon, in batches that double while demand lasts; while it does, the next batch is asked for when
- *      the last span of this one is begun (client/prefetch.c)
+ *   3. spans from the daemon, in batches that double while demand lasts; while it does, the next batch is asked for
+ *      ahead of need (client/prefetch.c), and fresh memory mapped ahead of the program's faults (client/populate.c)
  *
  * In the other direction, empty spans are kept for the next rise, since a live set that swings would otherwise cost
  * messages for ever.  What goes back: what nobody has needed for a second, beyond twice the last batch; and all beyond
@@ -20,6 +20,8 @@
 #define BATCH_BYTES_MIN  (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
 #define BATCH_BYTES_MAX  (UINT64_C(8) << 20)
 #define BATCH_PART       32u /* ... this part of what the thread has */
+#define BATCH_SPANS_MIN  16u /* ... and so many, or ... */
+#define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
 #define PREFETCH_LOG_MIN 4u  /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
@@ -132,8 +134,8 @@ static bool at_hand(struct tgc_cache *cache, unsigned class)
 	return tgc_bin_next(cache, class);
 }
 
-/* Is it time to ask for the next batch?  When the last span is begun; or at once, so that the daemon makes the next while
- * this one is used, if both are little against what the thread has. */
+/* Is it time to ask for the next batch?  When the last span is begun; or, while the spans at hand are new, at once, so that the
+ * daemon makes the next while these are used, if both are little against what the thread has. */
 static bool wants_more(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_supply *supply = &cache->supply[class];
@@ -141,7 +143,7 @@ static bool wants_more(const struct tgc_cache *cache, unsigned class)
 
 	if (!supply->head)
 		return true;
-	return supply->head->used == 0 && supply->n_empty < n &&
+	return supply->head->fresh && supply->n_empty < n &&
 	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / BATCH_PART;
 }
 
@@ -200,7 +202,7 @@ static uint64_t hoard_pages_max(void)
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint32_t keep = 2 * batch_size(cache, class);
+	uint32_t keep = 2 * (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
 	uint32_t surplus, now;
 
 	if (supply->n_empty <= keep)
