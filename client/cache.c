@@ -230,11 +230,13 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 		.class = (uint8_t) class,
 		.n_pages = (uint32_t)n_pages,
 		.zero = zero ? ~UINT64_C(0) : 0,
+		.fresh = zero,
 		.bucket_next = *bucket,
 	};
 	if (*bucket)
 		(*bucket)->bucket_prev = span;
 	*bucket = span;
+	cache->supply[class].n_spans++;
 	if (class == 0) {
 		span->place = TGC_SPAN_LARGE;
 		return true;
@@ -269,6 +271,7 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 		*bucket = span->bucket_next;
 	if (span->bucket_next)
 		span->bucket_next->bucket_prev = span->bucket_prev;
+	cache->supply[span->class].n_spans--;
 	tgc_count(&cache->n_spans, -UINT64_C(1));
 	tgc_count(&cache->n_pages, -(uint64_t)span->n_pages);
 	memset(span, 0, sizeof(*span));

@@ -44,7 +44,8 @@ struct tgc_span {
 	uint32_t n_pages; /* large spans */
 	uint8_t class;
 	uint8_t place; /* enum tgc_span_place */
-	uint8_t reserved[6];
+	bool fresh; /* its memory has most likely never been touched in this process: see client/populate.c */
+	uint8_t reserved[5];
 };
 
 /* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts
@@ -119,6 +120,7 @@ struct tgc_supply {
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
+	uint32_t n_spans;             /* of the class, held */
 	uint64_t full_free;           /* of the bin, when there last was no room for a hint: `free` ... */
 	_Atomic uint64_t *full_taken; /* ... and `taken`; if either has changed since, hints were missed */
 };
@@ -145,7 +147,7 @@ struct tgc_large_hints {
 
 #define TGC_LARGE_ENTRY_MASK (TGS_ENTRY_OWNER_MASK | TGS_ENTRY_SPAN | TGS_ENTRY_CLASS_MASK)
 
-#define TGC_PREFETCH_MAX 128u
+#define TGC_PREFETCH_MAX 256u
 
 /* Spans asked for ahead of need; client/prefetch.c. */
 struct tgc_prefetch {
@@ -273,6 +275,11 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class);
 /* Gives back empty spans: those of one class beyond what it may keep, or all of all classes. */
 void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
+
+/* populate.c */
+/* Fresh memory of a span, and of fresh neighbours of its class, is about to be touched: faults it in. */
+void tgc_populate_spans(struct tgc_span *span);
+void tgc_populate(uint64_t page, uint64_t n_pages);
 
 /* agree.c */
 

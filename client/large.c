@@ -18,7 +18,12 @@
 #include "client/rpc.h"
 #include "shm/remote.h"
 
-#define HINT_BYTES_MAX      (UINT64_C(32) << 20)  /* of one thread; ... */
+#define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
+#define BATCH_LOG_MAX       8u
+#define BATCH_BYTES_MIN     (UINT64_C(1) << 20)
+#define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
+#define BATCH_PART          32u
+#define POPULATE_PAGES_MAX  128u /* objects up to a megabyte are taken to be touched all over */
 #define ALL_HINTS_BYTES_MAX (UINT64_C(256) << 20) /* of all together, and an eighth of the limit */
 
 static struct tgc_cache *lock_large(void)
@@ -198,43 +203,71 @@ void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
 
 /* ---- malloc ---- */
 
-/* *ret_span is NULL if the span that came may not be used. */
-static int get_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages,
+/* So many spans of this length are asked for at once.  From the third time on that it is the same, twice as many as before:
+ * up to a megabyte, or up to 8 a small part of what the process has. */
+static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
+{
+	struct tgc_supply *demand = &large->supply[0];
+	uint64_t part = tgs_max(BATCH_BYTES_MIN / TGS_PAGE_SIZE, large->n_pages / BATCH_PART);
+	unsigned n;
+
+	demand->batch = demand->unit == n_pages ? demand->batch + 1 : 0;
+	demand->unit = (uint32_t)n_pages;
+	n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
+	return (unsigned)tgs_max(
+		1, tgs_min(n, tgs_min(part, BATCH_BYTES_MAX / TGS_PAGE_SIZE) / n_pages));
+}
+
+/* Takes one in, if it may be used. */
+static struct tgc_span *take_in(struct tgc_cache *large, const Tgd__SpanGrant *grant,
+				uint64_t n_pages)
+{
+	if (grant->page >= tgc_heap.geometry.n_pages ||
+	    !tgc_span_add(large, grant->page, 0, n_pages, grant->zero))
+		return NULL;
+	return tgc_span_record(grant->page);
+}
+
+/* Of the spans that come the first is the answer, and the others are idle ones.  *ret is NULL if none may be used. */
+static int get_large(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
 		     struct tgc_span **ret)
 {
 	Tgd__GetLarge get = TGD__GET_LARGE__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
 	const Tgd__Reply *reply;
+	struct tgc_span *span;
+	size_t i;
 	int r;
 
-	get.slot = cache->slot_id;
+	get.slot = large->slot_id;
 	get.n_pages = n_pages;
 	get.align_pages = align_pages;
+	get.count = align_pages == 1 ? how_many(large, n_pages) : 1;
 	request.body_case = TGD__REQUEST__BODY_GET_LARGE;
 	request.get_large = &get;
 
+	*ret = NULL;
 	tgc_rpc_begin();
 	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SPANS, &reply);
-	if (r == 0 && (reply->spans->n_spans != 1 ||
-		       reply->spans->spans[0]->page >= tgc_heap.geometry.n_pages))
-		r = -EPROTO;
-	if (r == 0) {
-		uint64_t page = reply->spans->spans[0]->page;
-		bool usable = tgc_span_add(cache, page, 0, n_pages, reply->spans->spans[0]->zero);
-
-		*ret = usable ? tgc_span_record(page) : NULL;
+	/* From the last on: the idle span that was added last is the next to be used. */
+	for (i = r == 0 ? reply->spans->n_spans : 0; i-- > 0;) {
+		span = take_in(large, reply->spans->spans[i], n_pages);
+		if (span && *ret)
+			tgc_idle_add(large, *ret);
+		if (span)
+			*ret = span;
 	}
 	tgc_rpc_end();
 	return r;
 }
 
-static int get_usable_large(struct tgc_cache *cache, uint64_t n_pages, uint64_t align_pages,
+static int get_usable_large(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
 			    struct tgc_span **ret)
 {
 	int r;
 
 	do
-		r = get_large(cache, n_pages, align_pages, ret);
+		r = get_large(large, n_pages, align_pages, ret);
 	while (r == 0 && !*ret);
 	return r;
 }
@@ -307,6 +340,8 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 {
 	struct tgc_cache *large;
 	struct tgc_span *span;
+	uint64_t page;
+	bool populate;
 	int r;
 
 	/* A thread that has large objects has use for hints; without a slot it goes without. */
@@ -325,10 +360,15 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	take_more(large, &tgc_cache->large, span->n_pages);
 	if (ret_zero)
 		*ret_zero = span->zero != 0;
+	populate = span->fresh && span->n_pages <= POPULATE_PAGES_MAX && large->supply[0].batch > 1;
 	span->zero = 0;
-	atomic_store_explicit(&record_of(tgc_span_page(span))->unit.taken, 1, memory_order_release);
+	span->fresh = false;
+	page = tgc_span_page(span);
+	atomic_store_explicit(&record_of(page)->unit.taken, 1, memory_order_release);
 	unlock_large();
-	return tgs_page_address(&tgc_heap, tgc_span_page(span));
+	if (populate)
+		tgc_populate(page, n_pages);
+	return tgs_page_address(&tgc_heap, page);
 }
 
 static inline void *use(const struct tgc_large_hint *hint)
@@ -547,6 +587,7 @@ void tgc_large_trim(void)
 	large = lock_large();
 	if (!large)
 		return;
+	large->supply[0].batch = 0;
 	tgc_agree(large);
 	tgc_cache_drain(large);
 	tgc_idle_shrink(large, 0);

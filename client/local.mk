@@ -17,6 +17,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/idle.h \
 	%D%/large.c \
 	%D%/object.c \
+	%D%/populate.c \
 	%D%/prefetch.c \
 	%D%/prefetch.h \
 	%D%/process.c \

@@ -2,8 +2,8 @@
  *
  *   1. the next unit with room of the current span, then of the other spans that the thread holds
  *   2. what other threads and processes have freed of our spans (the dirty bits say which)
- *   3. spans from the daemon, in batches that double while demand lasts; while it does, the next batch is asked for when
- *      the last span of this one is begun (client/prefetch.c)
+ *   3. spans from the daemon, in batches that double while demand lasts; while it does, the next batch is asked for
+ *      ahead of need (client/prefetch.c), and fresh memory mapped ahead of the program's faults (client/populate.c)
  *
  * In the other direction, empty spans are kept for the next rise, since a live set that swings would otherwise cost
  * messages for ever.  What goes back: what nobody has needed for a second, beyond twice the last batch; and all beyond
@@ -16,9 +16,13 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX    7u                  /* at most 128 spans at a time ... */
-#define BATCH_BYTES_MAX  (UINT64_C(1) << 20) /* ... and a megabyte */
-#define PREFETCH_LOG_MIN 4u                  /* demand that has doubled four times lasts */
+#define BATCH_LOG_MAX    8u                  /* at most 256 spans at a time, ... */
+#define BATCH_BYTES_MIN  (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
+#define BATCH_BYTES_MAX  (UINT64_C(8) << 20)
+#define BATCH_PART       32u /* ... this part of what the thread has */
+#define BATCH_SPANS_MIN  16u /* ... and so many, or ... */
+#define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
+#define PREFETCH_LOG_MIN 4u  /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(64) << 20)
@@ -32,11 +36,20 @@ static uint32_t coarse_ms(void)
 	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 }
 
-static unsigned batch_size(const struct tgc_supply *supply, unsigned class)
+/* So many bytes may be asked for at once. */
+static uint64_t batch_bytes(const struct tgc_cache *cache)
+{
+	uint64_t part = (cache->n_pages << TGS_PAGE_SHIFT) / BATCH_PART;
+
+	return tgs_min(tgs_max(part, BATCH_BYTES_MIN), BATCH_BYTES_MAX);
+}
+
+static unsigned batch_size(const struct tgc_cache *cache, unsigned class)
 {
 	uint64_t bytes = (uint64_t)tgs_classes[class].n_pages << TGS_PAGE_SHIFT;
 
-	return (unsigned)tgs_max(1, tgs_min(1u << supply->batch, BATCH_BYTES_MAX / bytes));
+	return (unsigned)tgs_max(
+		1, tgs_min(1u << cache->supply[class].batch, batch_bytes(cache) / bytes));
 }
 
 static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
@@ -107,7 +120,7 @@ static int put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
 static uint32_t surplus(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_supply *supply = &cache->supply[class];
-	uint32_t batch = batch_size(supply, class);
+	uint32_t batch = (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
 
 	return supply->n_empty > batch ? supply->n_empty - batch : 0;
 }
@@ -142,10 +155,13 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	struct tgc_supply *supply = &cache->supply[class];
 	int r;
 
-	if (tgc_prefetch_take(cache, class) && supply->head)
+	if (tgc_prefetch_take(cache, class) && supply->head) {
+		if (supply->batch < BATCH_LOG_MAX)
+			supply->batch++;
 		return 0;
+	}
 	yield_empty(cache);
-	r = get_spans(cache, class, batch_size(supply, class));
+	r = get_spans(cache, class, batch_size(cache, class));
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
 		tgc_return_all(cache);
@@ -174,6 +190,19 @@ static bool at_hand(struct tgc_cache *cache, unsigned class)
 	return tgc_bin_next(cache, class);
 }
 
+/* Is it time to ask for the next batch?  When the last span is begun; or, while the spans at hand are new, at once, so that the
+ * daemon makes the next while these are used, if both are little against what the thread has. */
+static bool wants_more(const struct tgc_cache *cache, unsigned class)
+{
+	const struct tgc_supply *supply = &cache->supply[class];
+	unsigned n = batch_size(cache, class);
+
+	if (!supply->head)
+		return true;
+	return supply->head->fresh && supply->n_empty < n &&
+	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / BATCH_PART;
+}
+
 bool tgc_refill(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
@@ -188,8 +217,13 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (!supply->head && supply->batch >= PREFETCH_LOG_MIN)
-		tgc_prefetch_ask(cache, class, batch_size(supply, class));
+	if (supply->batch >= PREFETCH_LOG_MIN) {
+		if (wants_more(cache, class))
+			tgc_prefetch_ask(cache, class, batch_size(cache, class));
+		if (supply->current->fresh)
+			tgc_populate_spans(supply->current);
+	}
+	supply->current->fresh = false;
 	return true;
 }
 
@@ -203,7 +237,7 @@ static uint64_t hoard_pages_max(void)
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint32_t keep = 2 * batch_size(supply, class);
+	uint32_t keep = 2 * (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
 	uint32_t over, now;
 
 	if (supply->n_empty <= keep)

@@ -281,6 +281,51 @@ int tgd_heap_get_large(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 	return r < 0 ? refuse(heap, n_pages) : 0;
 }
 
+/* Large spans side by side: as many of `count` as can be had at once. */
+static unsigned grow_large(struct tgd_heap *heap, unsigned slot, uint64_t n_pages, unsigned count,
+			   struct tgd_grant *ret)
+{
+	uint64_t page, scavenged;
+	unsigned i;
+	int r = 0;
+
+	for (count = (unsigned)tgs_min(count, pages_left(heap) / n_pages); count > 1; count /= 2) {
+		if (tgd_pages_alloc(heap->pages, n_pages * count, 1, &page, &scavenged) < 0)
+			continue;
+		keep_limit(heap);
+		for (i = 0; i < count && r == 0; i++)
+			r = tgd_backing_spans(&heap->backing, page + i * n_pages, n_pages, 1, 0);
+		if (r == 0)
+			break;
+		give_back(heap, page, n_pages * count);
+		return 0;
+	}
+	for (i = 0; count > 1 && i < count; i++, page += n_pages) {
+		ret[i] = (struct tgd_grant){.page = page, .free = 1};
+		ret[i].zero = tgd_backing_use(&heap->backing, page, n_pages);
+		tgd_lease_create(&heap->lease, page, n_pages, 0, slot);
+	}
+	tgd_scavenge_note(&heap->scavenge);
+	return count > 1 ? count : 0;
+}
+
+int tgd_heap_get_larges(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint64_t n_pages,
+			unsigned count, struct tgd_grant *ret, unsigned *ret_n)
+{
+	uint32_t index;
+	int r = tgd_heap_find_slot(heap, client_id, slot, &index);
+
+	if (r < 0)
+		return r;
+	*ret_n = 0;
+	if (n_pages != 0)
+		*ret_n = grow_large(heap, slot, n_pages, count, ret);
+	if (*ret_n != 0)
+		return 0;
+	*ret_n = 1;
+	return tgd_heap_get_large(heap, client_id, slot, n_pages, 1, ret);
+}
+
 static int lengthen(struct tgd_heap *heap, struct tgs_span *span, uint64_t n_pages, bool *ret_zero)
 {
 	uint64_t end = span->page + span->n_pages, more = n_pages - span->n_pages, scavenged;

@@ -101,6 +101,10 @@ int tgd_heap_put_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 int tgd_heap_get_large(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint64_t n_pages,
 		       uint64_t align_pages, struct tgd_grant *ret);
 
+/* 1 to `count` spans for large objects of one length.  Only the first is worth an effort. */
+int tgd_heap_get_larges(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint64_t n_pages,
+			unsigned count, struct tgd_grant *ret, unsigned *ret_n);
+
 /* Changes the length of a large span in place.  -ENOMEM: the pages behind it are not free, or as
  * get_large. -EINVAL: not a large span of that slot.  ret->zero: of the pages that were added, if
  * any. */

@@ -116,14 +116,20 @@ static int handle_get_large(struct tgd_session *session, const Tgd__Request *req
 			    struct tgd_answer *answer)
 {
 	const Tgd__GetLarge *get = request->get_large;
-	struct tgd_grant grant;
+	struct tgd_heap *heap = session->context->heap;
+	struct tgd_grant grants[TGP_SPANS_MAX];
+	unsigned n = 1;
 	int r;
 
-	r = tgd_heap_get_large(session->context->heap, session->client->id, get->slot, get->n_pages,
-			       get->align_pages, &grant);
+	if (get->count > 1 && get->align_pages <= 1)
+		r = tgd_heap_get_larges(heap, session->client->id, get->slot, get->n_pages,
+					get->count, grants, &n);
+	else
+		r = tgd_heap_get_large(heap, session->client->id, get->slot, get->n_pages,
+				       get->align_pages, grants);
 	if (r < 0)
 		return tgd_answer_heap_refuses(session, answer, r);
-	put_grants(answer, &grant, 1);
+	put_grants(answer, grants, n);
 	return 0;
 }
 

@@ -352,6 +352,8 @@ static int check_get_large(const struct check *c, const Tgd__GetLarge *m)
 	if ((m->align_pages & (m->align_pages - 1)) != 0)
 		return refuse(c, "GetLarge.align_pages is %llu, not a power of two",
 			      (unsigned long long)m->align_pages);
+	if (m->count > TGP_SPANS_MAX)
+		return refuse(c, "GetLarge.count is %u, not in 0..%d", m->count, TGP_SPANS_MAX);
 	return 0;
 }
 

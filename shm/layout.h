@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 3u
+#define TGS_LAYOUT_VERSION 4u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -262,7 +262,8 @@ struct tgs_slot {
 /* State of up to 64 objects of a span: one bit each.  An object is live when `taken` is set and `remote` is not. */
 struct tgs_unit {
 	_Atomic uint64_t
-		taken; /* W: owner thread (plain stores)   R: all (relaxed); daemon once nobody owns the span */
+		taken; /* W: owner thread (plain stores); of a large span any thread of the owning process (exchange)
+			  R: all (relaxed); daemon once nobody owns the span */
 	_Atomic uint64_t published; /* W: any (or), owner at free (and)   R: all */
 	_Atomic uint64_t remote
 		[2]; /* W: any (compare-and-swap)   R: all; 32 objects and a tag each, see TGS_REMOTE_* */

@@ -241,6 +241,53 @@ static void *free_twice(void *object)
 	return NULL;
 }
 
+/* ---- at the same time ---- */
+
+static struct {
+	pthread_barrier_t barrier;
+	unsigned rounds;
+	void *object;
+} race;
+
+static void *race_to_free(void *unused)
+{
+	unsigned i;
+
+	(void)unused;
+	/* Of its own, so that it has hints. */
+	tg_free(tg_malloc(100000));
+	for (i = 0; i < race.rounds; i++) {
+		pthread_barrier_wait(&race.barrier);
+		tg_free(race.object);
+		pthread_barrier_wait(&race.barrier);
+	}
+	return NULL;
+}
+
+static void test_of_two_threads_that_free_at_once_one_is_told(void)
+{
+	pthread_t threads[2];
+	unsigned i;
+
+	race.rounds = tgt_scaled(2000);
+	CU_ASSERT_EQUAL_FATAL(pthread_barrier_init(&race.barrier, NULL, 3), 0);
+	for (i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, race_to_free, NULL), 0);
+	for (i = 0; i < race.rounds; i++) {
+		/* Every other one takes the long way. */
+		race.object = tg_malloc(100000);
+		if (i % 2 == 1)
+			CU_ASSERT_EQUAL(tg_publish(race.object), 0);
+		pthread_barrier_wait(&race.barrier);
+		pthread_barrier_wait(&race.barrier);
+	}
+	for (i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	pthread_barrier_destroy(&race.barrier);
+	errors_are(race.rounds);
+	tgt_check(0);
+}
+
 static void test_another_threads_double_free_is_counted(void)
 {
 	pthread_t thread;
@@ -372,6 +419,8 @@ int main(void)
 		{"Frees of what is no object are counted and change nothing",
 		 test_invalid_frees_are_counted},
 		{"Pointers to objects long gone are seen as such", test_stale_pointers_are_counted},
+		{"Of two threads that free a large object at once one is told",
+		 test_of_two_threads_that_free_at_once_one_is_told},
 		{"A double free on another thread is counted, also with one of the owner",
 		 test_another_threads_double_free_is_counted},
 		{"Of two processes that free one object the second is told",

@@ -222,7 +222,10 @@ static void set_right(struct filler *f, ProtobufCMessage *message)
 		m->class_ = (uint32_t)(2 + pick(f, 66));
 		m->count = (uint32_t)(1 + pick(f, 255));
 	} else if (message->descriptor == &tgd__get_large__descriptor) {
-		((Tgd__GetLarge *)message)->align_pages = (uint64_t)1 << pick(f, 63);
+		Tgd__GetLarge *m = (Tgd__GetLarge *)message;
+
+		m->align_pages = (uint64_t)1 << pick(f, 63);
+		m->count = (uint32_t)pick(f, 256);
 	} else if (message->descriptor == &tgd__hello__descriptor) {
 		Tgd__Hello *m = (Tgd__Hello *)message;
 

@@ -128,6 +128,7 @@ static void numbers_out_of_range_are_refused(void)
 		{TGD__REQUEST__BODY_GET_LARGE, {{1, 2}}, "GetLarge.n_pages is 0"},
 		{TGD__REQUEST__BODY_GET_LARGE, {{2, 1}, {3, 3}}, "GetLarge.align_pages is 3"},
 		{TGD__REQUEST__BODY_GET_LARGE, {{2, 1}, {3, UINT64_MAX}}, "not a power of two"},
+		{TGD__REQUEST__BODY_GET_LARGE, {{2, 1}, {4, 257}}, "GetLarge.count is 257"},
 		{TGD__REQUEST__BODY_RESIZE, {{2, 7}}, "Resize.n_pages is 0"},
 		{TGD__REQUEST__BODY_PUT_SPANS, {{1, 2}}, "PutSpans.pages has 0 elements"},
 		{TGD__REQUEST__BODY_ADMIN, {{2, 7}}, "Admin.what is not set"},
