@@ -62,7 +62,8 @@ struct tgc_saved {
  * daemon, or the thread has no use of the heap (client/malloc/). */
 extern __thread bool tgc_use_libc;
 
-extern TGS_HIDDEN struct tgs_heap tgc_heap; /* all zero while not attached: no pointer lies in it then */
+extern TGS_HIDDEN struct tgs_heap
+	tgc_heap; /* all zero while not attached: no pointer lies in it then */
 extern struct tgc_saved tgc_saved;
 extern struct tgc_process *tgc_process; /* never NULL once the library is in use */
 
