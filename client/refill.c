@@ -16,13 +16,13 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX    8u                  /* at most 256 spans at a time, ... */
-#define BATCH_BYTES_MIN  (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
-#define BATCH_BYTES_MAX  (UINT64_C(8) << 20)
-#define BATCH_PART       32u /* ... this part of what the thread has */
-#define BATCH_SPANS_MIN  16u /* ... and so many, or ... */
-#define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
-#define PREFETCH_LOG_MIN 4u  /* demand that has doubled four times lasts */
+#define BATCH_LOG_MAX   7u /* at most 128 spans at a time, or 256 while a class grows for long, ... */
+#define BATCH_BYTES_MIN (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
+#define BATCH_BYTES_MAX (UINT64_C(8) << 20)
+#define BATCH_PART      32u /* ... this part of what the thread has */
+#define BATCH_CLASS_PART \
+	8u /* what is asked for ahead becomes no more than this part of the class */
+#define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(64) << 20)
@@ -101,7 +101,8 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	int r;
 
 	if (tgc_prefetch_take(cache, class) && supply->head) {
-		if (supply->batch < BATCH_LOG_MAX)
+		if (supply->batch <= BATCH_LOG_MAX &&
+		    2u << supply->batch <= supply->n_spans / BATCH_CLASS_PART)
 			supply->batch++;
 		return 0;
 	}
@@ -202,7 +203,7 @@ static uint64_t hoard_pages_max(void)
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint32_t keep = 2 * (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
+	uint32_t keep = 2 * batch_size(cache, class);
 	uint32_t surplus, now;
 
 	if (supply->n_empty <= keep)
