@@ -16,16 +16,16 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX    8u                  /* at most 256 spans at a time, ... */
-#define BATCH_BYTES_MIN  (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
-#define BATCH_BYTES_MAX  (UINT64_C(8) << 20)
-#define BATCH_PART       32u /* ... this part of what the thread has */
-#define BATCH_SPANS_MIN  16u /* ... and so many, or ... */
-#define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
-#define PREFETCH_LOG_MIN 4u  /* demand that has doubled four times lasts */
+#define BATCH_LOG_MAX   7u /* at most 128 spans at a time, or 256 while a class grows for long, ... */
+#define BATCH_BYTES_MIN (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
+#define BATCH_BYTES_MAX (UINT64_C(8) << 20)
+#define BATCH_PART      32u /* ... this part of what the thread has */
+#define BATCH_SPANS_MIN  4u /* ... but no more than so many, or ... */
+#define BATCH_CLASS_PART 8u /* ... this part of what it has of the class */
+#define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
-#define HOARD_BYTES_MAX  (UINT64_C(64) << 20)
+#define HOARD_BYTES_MAX  (UINT64_C(256) << 20)
 #define YIELD_PAGES_MIN  128u
 
 static uint32_t coarse_ms(void)
@@ -48,8 +48,10 @@ static unsigned batch_size(const struct tgc_cache *cache, unsigned class)
 {
 	uint64_t bytes = (uint64_t)tgs_classes[class].n_pages << TGS_PAGE_SHIFT;
 
-	return (unsigned)tgs_max(
-		1, tgs_min(1u << cache->supply[class].batch, batch_bytes(cache) / bytes));
+	uint64_t n = tgs_min(1u << cache->supply[class].batch, batch_bytes(cache) / bytes);
+	uint64_t part = cache->supply[class].n_spans / BATCH_CLASS_PART;
+
+	return (unsigned)tgs_max(1, tgs_min(n, tgs_max(part, BATCH_SPANS_MIN)));
 }
 
 static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
@@ -120,7 +122,7 @@ static int put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
 static uint32_t surplus(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_supply *supply = &cache->supply[class];
-	uint32_t batch = (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
+	uint32_t batch = batch_size(cache, class);
 
 	return supply->n_empty > batch ? supply->n_empty - batch : 0;
 }
@@ -156,7 +158,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	int r;
 
 	if (tgc_prefetch_take(cache, class) && supply->head) {
-		if (supply->batch < BATCH_LOG_MAX)
+		if (supply->batch <= BATCH_LOG_MAX)
 			supply->batch++;
 		return 0;
 	}
@@ -231,13 +233,13 @@ static uint64_t hoard_pages_max(void)
 {
 	uint64_t limit = atomic_load_explicit(&tgc_heap.map->limit_bytes, memory_order_relaxed);
 
-	return tgs_min(HOARD_BYTES_MAX, limit / 32) / TGS_PAGE_SIZE;
+	return tgs_min(HOARD_BYTES_MAX, limit / 16) / TGS_PAGE_SIZE;
 }
 
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint32_t keep = 2 * (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
+	uint32_t keep = 2 * batch_size(cache, class);
 	uint32_t over, now;
 
 	if (supply->n_empty <= keep)

@@ -207,7 +207,8 @@ static void test_free_on_another_thread(void)
 			if (round == 1)
 				before = stats;
 		}
-		CU_ASSERT(stats.span_bytes <= before.span_bytes);
+		/* And what was asked for ahead may come later. */
+		CU_ASSERT(stats.span_bytes <= before.span_bytes + MIB);
 		CU_ASSERT_EQUAL(stats.pending_frees, 0);
 	}
 	/* Large objects are the process's, so none of them was somebody else's. */
