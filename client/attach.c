@@ -153,7 +153,7 @@ int tgc_attach_locked(bool in_child)
 	if (r == 0) {
 		tgc_process->spans =
 			tgc_wiped_alloc(tgc_heap.geometry.n_pages * sizeof(struct tgc_span));
-		if (!tgc_process->spans)
+		if (!tgc_process->spans || !tgc_owns_open())
 			r = -ENOMEM;
 	}
 	if (r < 0) {

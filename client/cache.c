@@ -10,7 +10,10 @@
 
 #include "shm/remote.h"
 
-#define HINT_BYTES_MAX 262144u /* of a class: so much may lie in spans that could go back */
+/* Of a class, so much may lie in spans that could go back: at first, and at most. */
+#define HINT_BYTES     (UINT64_C(256) << 10)
+#define HINT_BYTES_MAX (UINT64_C(2) << 20)
+#define HINTS          64u
 
 static struct tgc_cache no_cache;
 __thread struct tgc_cache *tgc_cache = &no_cache;
@@ -23,6 +26,82 @@ struct tgc_cache *tgc_no_cache(void)
 uint64_t tgc_span_page(const struct tgc_span *span)
 {
 	return (uint64_t)(span - tgc_process->spans);
+}
+
+/* ---- the table of owned pages ---- */
+
+static struct tgc_own nobodys;
+struct tgc_own *tgc_owns = &nobodys;
+uint64_t tgc_owns_mask;
+
+static size_t owns_bytes(uint64_t mask)
+{
+	return (mask + 1) * sizeof(struct tgc_own);
+}
+
+bool tgc_owns_open(void)
+{
+	uint64_t mask = 0;
+	struct tgc_own *at;
+
+	while (mask + 1 < tgc_heap.geometry.n_pages)
+		mask = 2 * mask + 1;
+	/* A forked child's has been wiped. */
+	if (tgc_owns_mask == mask)
+		return true;
+	tgc_owns_close();
+	at = tgc_wiped_alloc(owns_bytes(mask));
+	if (!at)
+		return false;
+	tgc_owns = at;
+	tgc_owns_mask = mask;
+	return true;
+}
+
+void tgc_owns_close(void)
+{
+	struct tgc_own *old = tgc_owns;
+	uint64_t mask = tgc_owns_mask;
+
+	if (old == &nobodys)
+		return;
+	tgc_owns_mask = 0;
+	tgc_owns = &nobodys;
+	tgc_wiped_free(old, owns_bytes(mask));
+}
+
+static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value)
+{
+	uint64_t i;
+
+	for (i = 0; i < tgs_classes[class].n_pages; i++) {
+		struct tgc_own *own = tgc_own_of(tgs_page_address(&tgc_heap, page + i));
+
+		TGC_STORE(own->start, value->start);
+		TGC_STORE(own->bin, value->bin);
+		TGC_STORE(own->state, value->state);
+		TGC_STORE(own->bytes, value->bytes);
+	}
+}
+
+static void own(struct tgc_cache *cache, uint64_t page, unsigned class)
+{
+	const struct tgs_class *info = &tgs_classes[class];
+	bool tiny = class == TGS_CLASS_TINY;
+
+	own_pages(page, class,
+		  &(struct tgc_own){
+			  .start = (uintptr_t)tgs_page_address(&tgc_heap, page),
+			  .bytes = tiny ? TGS_PAGE_SIZE : (uint64_t)info->size * info->n_slots,
+			  .bin = &cache->bins[class],
+			  .state = (uintptr_t)tgs_taken_word(&tgc_heap, info->kind, page, 0) * 8,
+		  });
+}
+
+/* Another thread that has just read `bytes` still finds a bin. */
+static void disown(struct tgc_cache *cache, uint64_t page, unsigned class)
+{
+	own_pages(page, class, &(struct tgc_own){.bin = &cache->bins[class]});
 }
 
 /* Slots of a unit that are free by the taken bits; of a group of blocks, for tiny spans. */
@@ -162,6 +241,7 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 		span->place = TGC_SPAN_LARGE;
 		return true;
 	}
+	own(cache, page, class);
 	if (!zero) {
 		/* It may come from central, with objects of others in it and frees of them waiting. */
 		struct tgs_span shape = {.page = page,
@@ -181,6 +261,8 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 {
 	struct tgc_span **bucket = &cache->bucket[tgc_span_page(span) % TGS_DIRTY_BITS];
 
+	if (span->class != 0)
+		disown(cache, tgc_span_page(span), span->class);
 	if (span->place == TGC_SPAN_LISTED)
 		span_unlist(cache, span);
 	if (span->bucket_prev)
@@ -204,7 +286,7 @@ void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned uni
 			struct tgc_bin *bin = &cache->bins[span->class];
 
 			bin->free |= freed;
-			bin->zero &= ~freed;
+			cache->supply[span->class].zero &= ~freed;
 			return;
 		}
 		span->room |= UINT64_C(1) << unit;
@@ -239,30 +321,43 @@ void tgc_slot_freed(struct tgc_cache *cache, uint64_t page, uint32_t index)
 	tgc_span_freed(cache, span, index / 64, UINT64_C(1) << index % 64);
 }
 
-static uint32_t hints_max(uint32_t size)
+static void set_limit(struct tgc_bin *bin, uint64_t n, uint64_t bytes)
 {
-	return (uint32_t)tgs_min(TGC_HINTS_MAX, tgs_max(2, HINT_BYTES_MAX / size));
+	n = tgs_min(n, tgs_max(2, bytes / bin->size));
+	bin->limit = bin->bottom + tgs_min(n, TGC_HINTS_MAX);
+}
+
+void tgc_hints_reset(struct tgc_cache *cache, unsigned class)
+{
+	set_limit(&cache->bins[class], HINTS, HINT_BYTES);
+}
+
+void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void *p, uint32_t index)
+{
+	struct tgc_supply *supply = &cache->supply[bin - cache->bins];
+	uint64_t start = TGC_LOAD(tgc_own_of(p)->start);
+
+	if (supply->full_free != bin->free || supply->full_taken != bin->taken)
+		set_limit(bin, 2 * (uint64_t)(bin->limit - bin->bottom), HINT_BYTES_MAX);
+	supply->full_free = bin->free;
+	supply->full_taken = bin->taken;
+	tgc_slot_freed(cache, (start - (uintptr_t)tgc_heap.data) >> TGS_PAGE_SHIFT, index);
 }
 
 void tgc_bins_init(struct tgc_cache *cache)
 {
 	unsigned class;
 
-	for (class = 1; class < TGS_CLASSES; class += 1) {
+	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		struct tgc_bin *bin = &cache->bins[class];
-		const struct tgs_class *info = &tgs_classes[class];
-		bool sparse = info->kind == TGS_SPARSE;
+		bool tiny = class == TGS_CLASS_TINY;
 
-		bin->size = info->size;
-		bin->max_hints = (uint16_t)hints_max(info->size);
-		bin->magic = (uint32_t)info->magic;
-		bin->stride = sparse ? sizeof(struct tgs_record)
-				     : TGS_DENSE_UNITS * sizeof(struct tgs_unit);
-		bin->units =
-			sparse ? (uint8_t *)&tgc_heap.records->unit : (uint8_t *)tgc_heap.dense;
+		bin->cache = cache;
+		bin->size = tiny ? 16 : tgs_classes[class].size;
+		bin->magic = tiny ? 0 : (uint32_t)tgs_classes[class].magic;
+		bin->top = bin->bottom = cache->hints[class].at;
+		tgc_hints_reset(cache, class);
 	}
-	cache->bins[TGS_CLASS_TINY].size = 16;
-	cache->bins[TGS_CLASS_TINY].max_hints = TGC_HINTS_MAX;
 }
 
 /* Loads a unit of the current span into the bin.  False if it turns out to have no free slot. */
@@ -276,10 +371,9 @@ static bool load_unit(struct tgc_cache *cache, struct tgc_span *span, unsigned u
 
 	span->room &= ~bit;
 	bin->free = unit_free(cache, span->class, page, unit);
-	bin->zero = span->zero & bit ? bin->free : 0;
+	cache->supply[span->class].zero = span->zero & bit ? bin->free : 0;
 	span->zero &= ~bit;
 	cache->supply[span->class].unit = unit;
-	bin->mask = tiny ? 0 : tgs_unit_mask(info->n_slots, unit);
 	bin->taken = tgs_taken_word(&tgc_heap, info->kind, page, tiny ? unit * 16 : unit);
 	bin->address = tgs_page_address(&tgc_heap, page) + (size_t)unit * 64 * bin->size;
 	span->used += (uint32_t)__builtin_popcountll(bin->free);
@@ -295,8 +389,6 @@ static void drop_current(struct tgc_cache *cache, unsigned class)
 	cache->supply[class].current = NULL;
 	bin->taken = NULL;
 	bin->free = 0;
-	bin->mask = 0;
-	bin->zero = 0;
 	if (span)
 		span_place(cache, span);
 }
@@ -326,8 +418,8 @@ static void unload_hints(struct tgc_cache *cache, unsigned class)
 	struct tgc_bin *bin = &cache->bins[class];
 	bool tiny = class == TGS_CLASS_TINY;
 
-	while (bin->n_hints != 0) {
-		const struct tgc_hint *hint = &bin->hints[--bin->n_hints];
+	while (bin->top != bin->bottom) {
+		const struct tgc_hint *hint = bin->top--;
 		uint64_t page = (uint64_t)(hint->p - tgc_heap.data) >> TGS_PAGE_SHIFT;
 		uint64_t offset;
 
@@ -351,8 +443,8 @@ void tgc_bin_unload(struct tgc_cache *cache, unsigned class)
 		span->room |= UINT64_C(1) << supply->unit;
 		span->used -= (uint32_t)__builtin_popcountll(bin->free);
 		/* The unit is as zero as it was, if nothing of it was handed out. */
-		if (bin->zero == bin->free &&
-		    unit_free(cache, class, tgc_span_page(span), supply->unit) == bin->zero &&
+		if (supply->zero == bin->free &&
+		    unit_free(cache, class, tgc_span_page(span), supply->unit) == bin->free &&
 		    span->used == 0)
 			span->zero |= UINT64_C(1) << supply->unit;
 	}

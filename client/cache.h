@@ -48,47 +48,82 @@ struct tgc_span {
 	uint8_t reserved[5];
 };
 
-/* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts as used, as
- * if it were in the bin's word. */
+/* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts
+ * as used, as if it were in the bin's word. */
 struct tgc_hint {
 	uint8_t *p;
-	uint64_t where; /* of its taken bit, counted in bits from address 0; tiny: not used */
+	uint64_t where; /* of its (first) taken bit, counted in bits from address 0 */
 };
 
-#define TGC_HINTS_MAX 60u
+/* A class's hints: a stack, whose lowest entry is none.  Of a length that keeps the stacks of the classes, one behind the
+ * other, from beginning in the same sets of the processor's cache. */
+#define TGC_HINTS_MAX 243u
 
-/* One class, as malloc and free see it: a cache line, and the hints.
+struct tgc_hints {
+	struct tgc_hint at[1 + TGC_HINTS_MAX];
+};
+_Static_assert(sizeof(struct tgc_hints) == 61 * 64, "an odd number of cache lines");
+
+/* One class, as malloc and free see it: a cache line.
  *
- * The word of the current unit is all that malloc reads: what is taken there is the rest of the unit's slots.  Hints are of
- * other units, the last freed first out, and malloc takes them before anything else.  So there are none when a unit is
- * loaded, and no slot is in two places.  What harvests and buffered frees bring never becomes a hint: they run while a unit
- * is sought. */
+ * malloc takes the slot freed last, if there is a hint, else the lowest bit of `free`.  What is free in the current unit
+ * when it is loaded is in `free`, so there are no hints then; what is freed later becomes a hint, of whatever unit it is, and
+ * no slot is in two places.  What harvests and buffered frees bring never becomes a hint: they run while a unit is sought. */
 struct tgc_bin {
+	/* The hint to take next, the lowest entry, where the top may not go beyond.  All NULL in a cache without a slot, or one
+	 * that a fork has wiped: no hints, and no room for any. */
+	struct tgc_hint *top, *bottom, *limit;
 	uint64_t free;           /* free slots of the current unit */
-	uint64_t mask;           /* its slots */
 	_Atomic uint64_t *taken; /* its taken word; tiny: the first of its 16 */
 	uint8_t *address;        /* of the unit's slot 0 */
-	uint64_t zero;           /* of `free`: slots whose memory is known to be zero */
 	uint32_t size;           /* bytes of a slot; tiny: of a block */
-	uint16_t n_hints;
-	uint16_t max_hints;
-	/* What free must know of the class, from opening the slot on. */
-	uint32_t magic;  /* tgs_classes' */
-	uint32_t stride; /* bytes from the units of one page to those of the next */
-	uint8_t *units;  /* those of page 0 */
-	struct tgc_hint hints[TGC_HINTS_MAX];
+	uint32_t magic;          /* tgs_classes'; tiny: 0 */
+	struct tgc_cache *cache;
 };
+_Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
+
+/* A page of a span that some thread of this process has taken in (no large one), as free sees it: found by the address's
+ * bits alone, and all zero for other pages.  Written by that thread; others may read it while it changes, and find that the
+ * bin is not theirs. */
+struct tgc_own {
+	uintptr_t start;     /* address of the span */
+	uint64_t bytes;      /* of its slots; what is behind the last one belongs to none */
+	struct tgc_bin *bin; /* of its class, in the cache whose it is */
+	uint64_t state; /* where the first slot's taken bit lies, counted in bits from address 0 */
+};
+
+/* Plain loads and stores are enough, and the compiler makes most of them; ThreadSanitizer is told what they are. */
+#ifdef __SANITIZE_THREAD__
+#define TGC_LOAD(field)         __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define TGC_STORE(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
+#else
+#define TGC_LOAD(field)         (field)
+#define TGC_STORE(field, value) ((field) = (value))
+#endif
+
+/* The table of them; the mask is its length less one, a power of two.  While not attached it is one page of nobody's. */
+extern TGS_HIDDEN struct tgc_own *tgc_owns;
+extern TGS_HIDDEN uint64_t tgc_owns_mask;
+
+static inline struct tgc_own *tgc_own_of(const void *p)
+{
+	return &tgc_owns[(uintptr_t)p >> TGS_PAGE_SHIFT & tgc_owns_mask];
+}
 
 /* One class, as refilling sees it: the spans with room, and how they come and go. */
 struct tgc_supply {
-	struct tgc_span *current;     /* the bin's unit is of it; NULL: none */
-	uint32_t unit;                /* which one (tiny: which group) */
+	struct tgc_span *current; /* the bin's unit is of it; NULL: none */
+	uint32_t unit;            /* which one (tiny: which group) */
+	uint64_t zero;            /* of the bin's `free`: slots whose memory is known to be zero */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
 	uint32_t n_spans;             /* of the class, held */
+	uint64_t full_free; /* of the bin, when there last was no room for a hint: `free` ... */
+	_Atomic uint64_t
+		*full_taken; /* ... and `taken`; if either has changed since, hints were missed */
 };
 
 #define TGC_LARGE_HINTS_MAX 128u
@@ -128,10 +163,10 @@ struct tgc_prefetch {
 
 /* The block that tiny objects go into at the moment. */
 struct tgc_tiny {
-	uint8_t *block;          /* NULL: none */
-	_Atomic uint64_t *taken; /* word that has its 16 bits */
-	uint32_t shift;          /* where in it */
-	uint32_t offset;         /* bytes handed out; 16 when there is no block */
+	uint8_t *block; /* NULL: none */
+	uint64_t where; /* its first taken bit lies there, counted in bits from address 0 */
+	uint64_t
+		offset; /* bytes handed out; 16 when there is no block, 0 in a cache without a slot */
 };
 
 struct tgc_cache {
@@ -141,8 +176,7 @@ struct tgc_cache {
 	bool draining; /* spans that become empty are not given back before the end of the drain */
 	struct tgs_slot *slot;
 	struct tgc_tiny tiny;
-	struct tgc_large_hints large;
-	struct tgc_bin bins[TGS_CLASSES_ALL];
+	_Alignas(64) struct tgc_bin bins[TGS_CLASSES_ALL];
 	struct tgc_supply supply[TGS_CLASSES_ALL];
 	_Atomic uint64_t empty_pages; /* in the lists' empty spans */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
@@ -152,13 +186,31 @@ struct tgc_cache {
 	struct tgc_cache *next_all;
 	uint64_t trim_seen;     /* tgc_process->trim_request when we last gave back */
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
+	struct tgc_owed *owed;  /* frees that could not be noted yet; client/state.c */
+	uint32_t owed_tried_ms; /* coarse milliseconds: when that was last seen */
 	uint64_t link_page;     /* first page of the large object in which we last swung a link */
 	uint64_t
 		agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
 	_Atomic uint64_t n_spans;
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
+	_Atomic uint64_t n_owed;
+	struct tgc_large_hints large;
+	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
 };
+
+/* Has this cache taken in the span in which p lies?  One that the map says is the slot's may still be on the way to it. */
+static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
+{
+	const struct tgc_own *own = tgc_own_of(p);
+
+	return (uintptr_t)p - TGC_LOAD(own->start) < TGC_LOAD(own->bytes) &&
+	       TGC_LOAD(own->bin)->cache == cache;
+}
+
+/* The table of owned pages, for the heap that is mapped now.  False: no memory. */
+bool tgc_owns_open(void);
+void tgc_owns_close(void);
 
 /* A count that its own thread changes and others read. */
 static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)
@@ -168,7 +220,7 @@ static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)
 }
 
 /* The calling thread's cache; an empty one that owns nothing before its first call. */
-extern __thread struct tgc_cache *tgc_cache;
+extern TGS_HIDDEN __thread struct tgc_cache *tgc_cache;
 
 /* That empty one; every thread's to begin with, never written. */
 struct tgc_cache *tgc_no_cache(void);
@@ -191,6 +243,12 @@ uint64_t tgc_span_page(const struct tgc_span *span);
 
 /* What the bins hold for good, once there is a slot. */
 void tgc_bins_init(struct tgc_cache *cache);
+
+/* A slot (tiny: a block) that is free and for whose hint there is no room.  There is more the next time, if hints have been
+ * missed since the last. */
+TGS_COLD void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void *p, uint32_t index);
+/* The hints that a class may have are few again. */
+void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 
 /* Finds out from the taken bits which units of a span have room, after harvesting it. */
 void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span);
@@ -233,18 +291,33 @@ void tgc_agree_slots(void);
 
 /* tiny.c */
 
+/* The word of a bit that is counted from address 0. */
+static inline _Atomic uint64_t *tgc_word_at(uint64_t where)
+{
+	return (_Atomic uint64_t *)(uintptr_t)(where / 64 * 8);
+}
+
 /* The seed's rule: 8 bytes and more are aligned to 8, 4..7 to 4, 2..3 to 2, 1 not at all. */
 static inline unsigned tgc_tiny_align_mask(size_t size)
 {
 	return size >= 8 ? 7 : size >= 4 ? 3 : size >= 2 ? 1 : 0;
 }
 
-void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
+TGS_COLD void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
+/* Makes a block the current one, or none. */
+static inline void tgc_tiny_make_current(struct tgc_cache *cache, uint8_t *block, uint64_t where,
+					 uint64_t offset)
+{
+	/* Pinned before an object lies in it. */
+	atomic_store_explicit(&cache->slot->tiny_offset, offset, memory_order_relaxed);
+	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0,
+			      memory_order_release);
+	cache->tiny = (struct tgc_tiny){.block = block, .where = where, .offset = offset};
+}
+
 /* `noted`: as for small objects, see alloc.c; or NULL. */
 void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted);
 void tgc_tiny_unload(struct tgc_cache *cache);
-/* A block of ours has no object any more, by the last call of tg_free. */
-void tgc_tiny_block_warm(struct tgc_cache *cache, uint8_t *block);
 /* Others freed these bytes of a unit. */
 void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed);
 /* Which blocks of a group are free: none of their bytes starts an object. */
@@ -266,6 +339,9 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 void tgc_large_trim(void);
 
 /* foreign.c */
+/* The common case of a small object of another thread's, not the first of its word: true, it is done.  `at`: its offset
+ * from the first page; `entry`: of its page. */
+bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry);
 void tgc_foreign_free(void *p);
 /* The place of the buffer for a free of this object, with nothing else in it. */
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object);
@@ -283,7 +359,28 @@ static inline void tgc_foreign_strike(struct tgs_pending *pending, uint32_t inde
 void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 		       const struct tgs_object *object);
 void tgc_foreign_flush(struct tgc_cache *cache);
+/* Frees an object of a tiny span that was owed. */
+void tgc_foreign_pay(struct tgc_cache *cache, void *p);
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
+
+/* state.c */
+
+/* Asks the daemon for memory for the published and remote words of a tiny span.  0, -ENOMEM, -ENOTCONN, -EFAULT (the span has
+ * ended). */
+TGS_COLD int tgc_state_ask(uint64_t page);
+/* Before anything is written there: has this live object's span that memory?  As above. */
+static inline int tgc_state_back(const struct tgs_object *object)
+{
+	if (TGS_LIKELY(tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
+				    object->span.page)))
+		return 0;
+	return tgc_state_ask(object->span.page);
+}
+/* The same for a free, which cannot fail: true, or the free is owed, and tried again. */
+TGS_COLD bool tgc_state_or_owe(struct tgc_cache *cache, const struct tgs_object *object, void *p);
+/* Tries all that are owed again; lets them be. */
+TGS_COLD void tgc_owed_pay(struct tgc_cache *cache);
+void tgc_owed_forget(struct tgc_cache *cache);
 
 /* swap.c */
 /* Before the free of an object in the span at `page`: if links may lie in it, those who swing them are told.  A thread that
@@ -291,7 +388,9 @@ uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
 TGS_COLD void tgc_links_end(uint64_t page, const void *p, size_t bytes);
 
 /* alloc.c */
-/* Frees an object of the cache's own spans (no large one) whose free stands in its buffer, and strikes it off there. */
+/* Frees an object of the cache's own spans (no large one), whatever there is to it, or reports that it is free. */
+TGS_COLD void tgc_free_own(struct tgc_cache *cache, const struct tgs_object *object, void *p);
+/* The same for one whose free stands in the thread's buffer, and strikes it off there. */
 void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
 		    struct tgs_pending *pending);
 

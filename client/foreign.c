@@ -3,7 +3,7 @@
  * The free is put into the thread's buffer, which lies in its slot in shared memory (for its recoverer), one place for
  * each remote word, so that neighbours freed one after the other become one swap (shm/remote.c).  A place is applied when
  * another word needs it, before the thread asks the daemon for memory, and when it trims or ends.  Big objects are not
- * held back.
+ * held back.  The word has memory before a place names it (client/state.c).
  */
 #include <errno.h>
 
@@ -12,13 +12,20 @@
 
 #define HOLD_BACK_MAX 2048u /* bytes of an object that may wait in the buffer */
 
-static struct tgs_pending *place_of(const struct tgc_cache *cache, uint64_t word_ref)
+/* A word may be in one of two places, of which the first is returned; the other is its neighbour. */
+static inline struct tgs_pending *places_of(const struct tgc_cache *cache, uint64_t word_ref)
 {
 	uint64_t hash = (word_ref >> 3) * UINT64_C(0x9e3779b97f4a7c15);
 
-	return &cache->slot->pending[hash >> 58];
+	return &cache->slot->pending[hash >> 59 << 1];
 }
-_Static_assert(TGS_PENDING_FREES == 64, "the hash has 6 bits");
+_Static_assert(TGS_PENDING_FREES == 64, "the hash has 5 bits");
+
+static inline bool is_for(const struct tgs_pending *pending, uint64_t word_ref)
+{
+	return atomic_load_explicit(&pending->word, memory_order_relaxed) == word_ref &&
+	       atomic_load_explicit(&pending->mask, memory_order_relaxed) != 0;
+}
 
 static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 {
@@ -37,6 +44,11 @@ static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 							    tgs_classes[span.class].size);
 }
 
+static uint32_t fill(const struct tgs_pending *pending)
+{
+	return atomic_load_explicit(&pending->mask, memory_order_relaxed);
+}
+
 static _Atomic uint64_t *word_of(const struct tgs_object *object)
 {
 	return tgs_remote_word(&tgc_heap, tgs_classes[object->span.class].kind, object->span.page,
@@ -46,16 +58,68 @@ static _Atomic uint64_t *word_of(const struct tgs_object *object)
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object)
 {
 	uint64_t ref = tgs_ref_of(&tgc_heap, word_of(object));
-	struct tgs_pending *pending = place_of(cache, ref);
-	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
+	struct tgs_pending *places = places_of(cache, ref), *place;
 
-	if (mask != 0 && atomic_load_explicit(&pending->word, memory_order_relaxed) != ref) {
-		apply(cache, pending);
-		mask = 0;
-	}
-	if (mask == 0)
-		atomic_store_explicit(&pending->word, ref, memory_order_relaxed);
-	return pending;
+	if (is_for(&places[0], ref))
+		return &places[0];
+	if (is_for(&places[1], ref))
+		return &places[1];
+	/* One that is empty, or else the one that likely has more in it: most often frees go upwards. */
+	place = &places[fill(&places[0]) != 0 &&
+			(fill(&places[1]) == 0 || fill(&places[1]) > fill(&places[0]))];
+	if (fill(place) != 0)
+		apply(cache, place);
+	atomic_store_explicit(&place->word, ref, memory_order_relaxed);
+	return place;
+}
+
+bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry)
+{
+	uint64_t page = at >> TGS_PAGE_SHIFT, product, ref;
+	const struct tgs_class *info;
+	const struct tgs_record *record;
+	struct tgs_pending *places;
+	struct tgs_unit *unit;
+	uint32_t index, mask, bit;
+	bool sparse;
+
+	info = &tgs_classes[tgs_entry_class(entry)];
+	/* Large and tiny ones have no size here, and big ones are not held back. */
+	if (info->size - 2 > HOLD_BACK_MAX - 2 ||
+	    (entry & TGS_ENTRY_OWNER_MASK) == cache->owner_bits)
+		return false;
+	page -= tgs_entry_delta(entry);
+	product = (at - (page << TGS_PAGE_SHIFT)) * info->magic;
+	index = (uint32_t)(product >> 32);
+	if ((uint32_t)product >= info->magic || index >= info->n_slots)
+		return false;
+	record = &tgc_heap.records[page];
+	sparse = info->kind == TGS_SPARSE;
+	unit = (struct tgs_unit *)((sparse ? (uint8_t *)&record->unit
+					   : (uint8_t *)&tgc_heap.dense[page * TGS_DENSE_UNITS]) +
+				   index / 64 * sizeof(*unit));
+	ref = tgs_ref_of(&tgc_heap, &unit->remote[index / 32 % 2]);
+	places = places_of(cache, ref);
+	if (atomic_load_explicit(&places->word, memory_order_relaxed) != ref)
+		places++;
+	mask = atomic_load_explicit(&places->mask, memory_order_relaxed);
+	bit = UINT32_C(1) << index % 32;
+	if (atomic_load_explicit(&places->word, memory_order_relaxed) != ref || mask == 0 ||
+	    (mask & bit) ||
+	    (atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
+	    !(atomic_load_explicit(&unit->taken, memory_order_acquire) >> index % 64 & 1) ||
+	    (tgs_remote_objects(
+		     atomic_load_explicit(&unit->remote[index / 32 % 2], memory_order_acquire),
+		     index / 32 % 2) &
+	     bit))
+		return false;
+	mask |= bit;
+	atomic_store_explicit(&places->mask, mask, memory_order_release);
+	tgc_count(&cache->foreign_frees, 1);
+	/* Nothing more can come. */
+	if (mask == (uint32_t)(tgs_unit_mask(info->n_slots, index / 64) >> (index & 32)))
+		apply(cache, places);
+	return true;
 }
 
 void tgc_foreign_note(struct tgs_pending *pending, const struct tgs_object *object)
@@ -78,9 +142,15 @@ void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 /* Buffers the free of a live object. */
 static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
-	struct tgs_pending *pending = tgc_foreign_reserve(cache, object);
-	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
+	struct tgs_pending *pending;
+	uint32_t mask;
 
+	if (TGS_UNLIKELY(!tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
+				       object->span.page)) &&
+	    !tgc_state_or_owe(cache, object, p))
+		return;
+	pending = tgc_foreign_reserve(cache, object);
+	mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
 	if (TGS_UNLIKELY(mask >> object->index % 32 & 1)) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
@@ -113,8 +183,8 @@ void tgc_foreign_free(void *p)
 	cache = tgc_cache_get();
 	if (!cache)
 		return; /* no daemon: the free cannot be noted anywhere; the object stays */
-	if (object.span.owner == cache->slot_id)
-		tg_free(p);
+	if (object.span.owner == cache->slot_id && tgc_owns_it(cache, p))
+		tgc_free_own(cache, &object, p);
 	else if (TGS_UNLIKELY(!tgs_object_live(&tgc_heap, &object)))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else
@@ -126,15 +196,30 @@ void tgc_foreign_flush(struct tgc_cache *cache)
 {
 	unsigned i;
 
+	if (TGS_UNLIKELY(cache->owed != NULL))
+		tgc_owed_pay(cache);
 	for (i = 0; i < TGS_PENDING_FREES; i++) {
 		if (atomic_load_explicit(&cache->slot->pending[i].mask, memory_order_relaxed) != 0)
 			apply(cache, &cache->slot->pending[i]);
 	}
 }
 
+void tgc_foreign_pay(struct tgc_cache *cache, void *p)
+{
+	struct tgs_object object;
+
+	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND ||
+	    !tgs_object_live(&tgc_heap, &object))
+		tgc_report(TGC_DOUBLE_FREE, p);
+	else if (tgc_owns_it(cache, p))
+		tgc_free_own(cache, &object, p);
+	else
+		hold_back(cache, &object, p);
+}
+
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache)
 {
-	uint64_t n = 0;
+	uint64_t n = atomic_load_explicit(&cache->n_owed, memory_order_relaxed);
 	unsigned i;
 
 	for (i = 0; i < TGS_PENDING_FREES; i++)

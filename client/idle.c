@@ -6,7 +6,7 @@
  *
  * What goes back: all above a share of the limit, and what nobody has needed for a second above a smaller one.  So a
  * program that frees and allocates the same again and again, however much, sends no messages, and one that once had much
- * does not keep it.
+ * does not keep it.  And most of it when an object is asked for that none of them fits.
  */
 #include "client/idle.h"
 
@@ -14,13 +14,14 @@
 
 #include "client/rpc.h"
 
-#define KEEP_BYTES_MAX (UINT64_C(64) << 20) /* for good */
-#define KEEP_PART      16
-#define HOLD_BYTES_MAX (UINT64_C(256) << 20) /* for a second */
-#define HOLD_PART      8
-#define HOLD_MS        1000u
-#define LOOK_MAX       16u
-#define PUT_MAX        32u
+#define KEEP_BYTES_MAX   (UINT64_C(64) << 20) /* for good */
+#define KEEP_PART        16
+#define HOLD_BYTES_MAX   (UINT64_C(256) << 20) /* for a second */
+#define HOLD_PART        8
+#define HOLD_MS          1000u
+#define MISSED_PAGES_MIN 64u
+#define LOOK_MAX         16u
+#define PUT_MAX          32u
 
 static uint64_t clock_of_adds; /* only its order counts, so a forked child may go on with it */
 
@@ -168,4 +169,10 @@ void tgc_idle_settle(struct tgc_cache *large)
 		tgc_idle_shrink(large, idle - tgs_min(all->low, idle - keep));
 	all->since = now;
 	all->low = (uint32_t)large->empty_pages;
+}
+
+/* A program whose objects grow never asks for their sizes again. */
+uint64_t tgc_idle_most(uint64_t in_use, uint64_t n_pages)
+{
+	return tgs_max(tgs_max(n_pages, in_use / 8), MISSED_PAGES_MIN);
 }

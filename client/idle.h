@@ -18,3 +18,7 @@ void tgc_idle_shrink(struct tgc_cache *large, uint64_t pages_max);
 
 /* Gives back what is more than may be kept. */
 void tgc_idle_settle(struct tgc_cache *large);
+
+/* So much may lie idle, hints included, when none fits an object of n_pages, which is to come from the daemon: the size of
+ * that object, an eighth of what is in use, or half a megabyte. */
+uint64_t tgc_idle_most(uint64_t in_use, uint64_t n_pages);

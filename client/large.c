@@ -19,7 +19,6 @@
 #include "shm/remote.h"
 
 #define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
-#define MISFITS_BYTES_MAX   (UINT64_C(32) << 20)
 #define BATCH_LOG_MAX       8u
 #define BATCH_BYTES_MIN     (UINT64_C(1) << 20)
 #define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
@@ -273,6 +272,23 @@ static int get_usable_large(struct tgc_cache *large, uint64_t n_pages, uint64_t 
 	return r;
 }
 
+/* None fits.  Most of what is idle goes back then, this thread's hints first of all. */
+static void give_back_at_miss(struct tgc_cache *large, uint64_t n_pages)
+{
+	struct tgc_large_hints *hints = &tgc_cache->large;
+	uint64_t sum = sum_of(hints), idle = large->empty_pages + sum;
+	uint64_t most = tgc_idle_most(large->n_pages - idle, n_pages);
+	uint32_t n = 0;
+
+	if (idle <= most)
+		return;
+	/* Some room below the bound, or each miss would give one back. */
+	while (n < hints->n && sum - hints->hint[n].sum > most / 2)
+		n++;
+	spill_hints(large, hints, n);
+	tgc_idle_shrink(large, most / 2 - sum_of(hints));
+}
+
 static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
 		      struct tgc_span **ret)
 {
@@ -289,9 +305,8 @@ static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_
 		return 0;
 	}
 	tgc_agree(large);
-	/* None of them fits: what is kept of wrong lengths must not come to be much more than what is used. */
-	tgc_idle_shrink(large, tgs_max(MISFITS_BYTES_MAX / TGS_PAGE_SIZE,
-				       2 * (large->n_pages - large->empty_pages)));
+	tgc_idle_settle(large);
+	give_back_at_miss(large, n_pages);
 	r = get_usable_large(large, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;
@@ -472,7 +487,7 @@ bool tgc_large_free(void *p, uint64_t page)
 	if (tgc_span_record(page)->place == TGC_SPAN_LARGE &&
 	    p == tgs_page_address(&tgc_heap, page) &&
 	    atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
-	    !(atomic_load_explicit(&unit->remote[0], memory_order_relaxed) & 1)) {
+	    !(tgs_remote_bits(&tgc_heap, TGS_SPARSE, page, 0) & 1)) {
 		tgc_links_end(page, p, (size_t)tgc_span_record(page)->n_pages << TGS_PAGE_SHIFT);
 		atomic_store_explicit(&unit->published, 0, memory_order_relaxed);
 		ok = clear_taken(record_of(page));

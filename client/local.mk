@@ -11,6 +11,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/cache.c \
 	%D%/cache.h \
 	%D%/error.c \
+	%D%/first.c \
 	%D%/foreign.c \
 	%D%/idle.c \
 	%D%/idle.h \
@@ -25,10 +26,13 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/root.c \
 	%D%/rpc.c \
 	%D%/rpc.h \
+	%D%/state.c \
 	%D%/stats.c \
 	%D%/swap.c \
 	%D%/thread.c \
-	%D%/tiny.c
+	%D%/tiny.c \
+	%D%/wire.c \
+	%D%/wire.h
 
 # The thread cache is thread-local: initial-exec makes reaching it one instruction instead of a call.
 %C%_libtgclient_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec

@@ -53,9 +53,13 @@ TG_API int tg_publish(const void *object)
 {
 	struct tgs_object found;
 	_Atomic uint64_t *word;
+	int r;
 
 	if (!find_live(object, &found))
 		return -EFAULT;
+	r = tgc_state_back(&found);
+	if (r < 0)
+		return r;
 	word = tgs_published_word(&tgc_heap, tgs_classes[found.span.class].kind, found.span.page,
 				  found.unit);
 	if (!(atomic_load_explicit(word, memory_order_acquire) & found.bit))

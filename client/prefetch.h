@@ -22,3 +22,6 @@ bool tgc_prefetch_take(struct tgc_cache *cache, unsigned class);
 
 /* Takes it whatever its class, so that nothing is outstanding. */
 void tgc_prefetch_settle(struct tgc_cache *cache);
+
+/* first.c: a span of each of the usual classes, for the calling thread. */
+void tgc_first_spans(void);

@@ -9,6 +9,7 @@
 #include "client/cache.h"
 #include "client/rpc.h"
 
+__thread bool tgc_use_libc;
 struct tgs_heap tgc_heap;
 struct tgc_saved tgc_saved = {.socket_fd = -1};
 struct tgc_process *tgc_process;
@@ -53,7 +54,8 @@ bool tgc_process_init(void)
 
 bool tgc_enter(void)
 {
-	int r = 0, cancel_state;
+	int r = 0, cancel_state, saved_errno;
+	bool was = tgc_use_libc;
 
 	if (TGS_LIKELY(tgc_process &&
 		       atomic_load_explicit(&tgc_process->attached, memory_order_acquire)))
@@ -63,16 +65,20 @@ bool tgc_enter(void)
 		return false;
 	}
 	/* A forked child of a client: its record has been wiped. */
+	saved_errno = errno;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	pthread_mutex_lock(&tgc_process->lock);
+	tgc_use_libc = true;
 	if (!atomic_load_explicit(&tgc_process->attached, memory_order_relaxed))
 		r = tgc_attach_locked(true);
+	tgc_use_libc = was;
 	pthread_mutex_unlock(&tgc_process->lock);
 	pthread_setcancelstate(cancel_state, NULL);
 	if (r < 0) {
 		errno = r == -ENOMEM ? ENOMEM : ENOTCONN;
 		return false;
 	}
+	errno = saved_errno;
 	return true;
 }
 
@@ -86,7 +92,10 @@ void tgc_process_clear(void)
 	for (cache = tgc_process->all; cache; cache = cache->next_all) {
 		struct tgc_cache *next_all = cache->next_all, *next_idle = cache->next_idle;
 
-		memset(cache, 0, sizeof(*cache));
+		tgc_owed_forget(cache);
+		/* Zero, at the price of the pages that were used. */
+		if (madvise(cache, sizeof(*cache), MADV_DONTNEED) < 0)
+			memset(cache, 0, sizeof(*cache));
 		cache->in_all = true;
 		cache->next_all = next_all;
 		cache->next_idle = next_idle;
@@ -99,5 +108,6 @@ void tgc_process_clear(void)
 	}
 	tgc_wiped_free(tgc_process->spans, tgc_heap.geometry.n_pages * sizeof(struct tgc_span));
 	tgc_process->spans = NULL;
+	tgc_owns_close();
 	tgs_region_unmap(&tgc_heap);
 }

@@ -38,6 +38,9 @@ struct tgc_process {
 	_Atomic uint64_t
 		trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
 	_Atomic uint64_t errors; /* double and invalid frees counted */
+	uint32_t
+		state_ahead; /* log2 of the tiny spans whose state was last asked for at once; under the connection's lock */
+	uint32_t state_asked_ms; /* when; likewise */
 };
 
 /* How the process attached; a forked child attaches in the same way. */
@@ -55,7 +58,12 @@ struct tgc_saved {
 	uint8_t uuid[16]; /* of the heap that is mapped */
 };
 
-extern struct tgs_heap tgc_heap; /* all zero while not attached: no pointer lies in it then */
+/* Where libtg is the process's malloc: what this thread allocates now is to be the C library's.  We are talking to the
+ * daemon, or the thread has no use of the heap (client/malloc/). */
+extern __thread bool tgc_use_libc;
+
+extern TGS_HIDDEN struct tgs_heap
+	tgc_heap; /* all zero while not attached: no pointer lies in it then */
 extern struct tgc_saved tgc_saved;
 extern struct tgc_process *tgc_process; /* never NULL once the library is in use */
 

@@ -16,16 +16,18 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX   7u /* at most 128 spans at a time, or 256 while a class grows for long, ... */
+#define BATCH_LOG_MAX   8u                  /* at most 256 spans at a time, ... */
 #define BATCH_BYTES_MIN (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
 #define BATCH_BYTES_MAX (UINT64_C(8) << 20)
 #define BATCH_PART      32u /* ... this part of what the thread has */
+#define BATCH_SPANS_MIN 16u /* so many are kept, twice, whatever the batch was */
 #define BATCH_CLASS_PART \
 	8u /* what is asked for ahead becomes no more than this part of the class */
 #define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(64) << 20)
+#define YIELD_PAGES_MIN  128u
 
 static uint32_t coarse_ms(void)
 {
@@ -94,6 +96,60 @@ static void heed_requests(struct tgc_cache *cache)
 	tgc_large_trim();
 }
 
+/* Takes up to `n` empty spans out of a class and gives them back.  Stops when there is no daemon: 0 or -errno. */
+static int put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
+{
+	struct tgc_supply *supply = &cache->supply[class];
+	uint64_t pages[PUT_MAX];
+	size_t i;
+	int r = 0;
+
+	while (n > 0 && r != -ENOTCONN) {
+		for (i = 0; i < PUT_MAX && n > 0 && supply->tail && supply->tail->used == 0;
+		     i++, n--) {
+			pages[i] = tgc_span_page(supply->tail);
+			tgc_span_remove(cache, supply->tail);
+		}
+		if (i == 0)
+			break;
+		r = tgc_rpc_put_spans(cache->slot_id, pages, i);
+	}
+	return r;
+}
+
+/* Empty spans of a class beyond a batch: those are not what it has just asked for to grow. */
+static uint32_t surplus(const struct tgc_cache *cache, unsigned class)
+{
+	const struct tgc_supply *supply = &cache->supply[class];
+	uint32_t batch = (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
+
+	return supply->n_empty > batch ? supply->n_empty - batch : 0;
+}
+
+/* Before the heap grows for one class, others give back what they keep empty for a next rise, if that is more than a part
+ * of what we hold: first those that have the most. */
+static void yield_empty(struct tgc_cache *cache)
+{
+	uint64_t most = tgs_max(cache->n_pages / 16, YIELD_PAGES_MIN);
+	unsigned class, richest;
+	uint64_t pages, max;
+
+	if (cache->empty_pages <= most)
+		return;
+	/* Some room below the bound, or the next request would be two messages again. */
+	while (cache->empty_pages > most / 2) {
+		for (class = 1, richest = 0, max = 0; class < TGS_CLASSES_ALL; class += 1) {
+			pages = (uint64_t)surplus(cache, class) * tgs_classes[class].n_pages;
+			if (pages > max) {
+				max = pages;
+				richest = class;
+			}
+		}
+		if (richest == 0 || put_empty(cache, richest, surplus(cache, richest)) == -ENOTCONN)
+			break;
+	}
+}
+
 /* From the daemon: what was asked for ahead of need, or now.  0 or -errno. */
 static int fetch(struct tgc_cache *cache, unsigned class)
 {
@@ -101,11 +157,12 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	int r;
 
 	if (tgc_prefetch_take(cache, class) && supply->head) {
-		if (supply->batch <= BATCH_LOG_MAX &&
+		if (supply->batch < BATCH_LOG_MAX &&
 		    2u << supply->batch <= supply->n_spans / BATCH_CLASS_PART)
 			supply->batch++;
 		return 0;
 	}
+	yield_empty(cache);
 	r = get_spans(cache, class, batch_size(cache, class));
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
@@ -145,7 +202,7 @@ static bool wants_more(const struct tgc_cache *cache, unsigned class)
 	if (!supply->head)
 		return true;
 	return supply->head->fresh && supply->n_empty < n &&
-	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / BATCH_PART;
+	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / (2 * BATCH_PART);
 }
 
 bool tgc_refill(struct tgc_cache *cache, unsigned class)
@@ -172,27 +229,6 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 	return true;
 }
 
-/* Takes up to `n` empty spans out of a class and gives them back.  Stops when there is no daemon: 0 or -errno. */
-static int put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
-{
-	struct tgc_supply *supply = &cache->supply[class];
-	uint64_t pages[PUT_MAX];
-	size_t i;
-	int r = 0;
-
-	while (n > 0 && r != -ENOTCONN) {
-		for (i = 0; i < PUT_MAX && n > 0 && supply->tail && supply->tail->used == 0;
-		     i++, n--) {
-			pages[i] = tgc_span_page(supply->tail);
-			tgc_span_remove(cache, supply->tail);
-		}
-		if (i == 0)
-			break;
-		r = tgc_rpc_put_spans(cache->slot_id, pages, i);
-	}
-	return r;
-}
-
 static uint64_t hoard_pages_max(void)
 {
 	uint64_t limit = atomic_load_explicit(&tgc_heap.map->limit_bytes, memory_order_relaxed);
@@ -203,15 +239,19 @@ static uint64_t hoard_pages_max(void)
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint32_t keep = 2 * batch_size(cache, class);
-	uint32_t surplus, now;
+	uint32_t keep = 2 * (uint32_t)tgs_min(batch_size(cache, class), BATCH_SPANS_MIN);
+	uint64_t hoard = hoard_pages_max();
+	uint32_t over, now;
 
 	if (supply->n_empty <= keep)
 		return;
-	surplus = supply->n_empty - keep;
-	if (cache->empty_pages > hoard_pages_max()) {
-		/* More than what is over, or the next span that becomes empty would be the next message. */
-		(void)put_empty(cache, class, surplus + keep / 2);
+	over = supply->n_empty - keep;
+	if (cache->empty_pages > hoard) {
+		/* A quarter below the bound, or the next span that becomes empty would be the next message. */
+		hoard = cache->empty_pages - (hoard - hoard / 4);
+		(void)put_empty(
+			cache, class,
+			(uint32_t)tgs_min(over + keep / 2, hoard / tgs_classes[class].n_pages + 1));
 		return;
 	}
 	now = coarse_ms();
@@ -219,7 +259,7 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 		return;
 	/* The first look after a quiet time starts the second in which the least is taken. */
 	if (now - supply->since < 2 * HOARD_MS)
-		(void)put_empty(cache, class, (uint32_t)tgs_min(supply->low, surplus));
+		(void)put_empty(cache, class, (uint32_t)tgs_min(supply->low, over));
 	supply->since = now;
 	supply->low = supply->n_empty;
 }
@@ -233,6 +273,7 @@ static void give_back_all(struct tgc_cache *cache)
 	tgc_tiny_unload(cache);
 	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		tgc_bin_unload(cache, class);
+		tgc_hints_reset(cache, class);
 		cache->supply[class].batch = 0;
 		/* Each would wait for the daemon again. */
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)

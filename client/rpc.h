@@ -30,6 +30,10 @@ struct tgc_post {
 /* Sends it.  Does not connect: -ENOTCONN, and take is not called. */
 int tgc_rpc_post(Tgd__Request *request, struct tgc_post *post);
 
+/* What is posted in between is sent in one piece: 8 KiB at most, and no call in between. */
+void tgc_rpc_hold(void);
+void tgc_rpc_release(void);
+
 /* Waits until `take` has been called. */
 void tgc_rpc_collect(struct tgc_post *post);
 

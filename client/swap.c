@@ -102,21 +102,35 @@ static bool find_container(struct tgc_cache *cache, uint64_t ref, struct tgs_obj
 	return true;
 }
 
-/* The span of the object that holds the link is marked; if it is another thread's, the object is published. */
-static void note_container(struct tgc_cache *cache, const struct swap *swap)
+/* False with errno: it cannot be written about this object that it is published, or freed. */
+static bool has_state(const struct tgs_object *object)
+{
+	int r = tgc_state_back(object);
+
+	errno = -r;
+	return r == 0;
+}
+
+/* The span of the object that holds the link is marked; if it is another thread's, the object is published.  False with
+ * errno: that cannot be. */
+static bool note_container(struct tgc_cache *cache, const struct swap *swap)
 {
 	_Atomic uint64_t *flags;
 	struct tgs_object container;
 
 	if (swap->what == 0 ||
 	    !find_container(cache, tgs_ref_of(&tgc_heap, swap->link), &container))
-		return;
+		return true;
 	flags = &tgc_heap.records[container.span.page].flags;
 	if (!(atomic_load_explicit(flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS))
 		atomic_fetch_or_explicit(flags, TGS_RECORD_HAS_LINKS, memory_order_relaxed);
 	/* Who compares the whole word may have come too late: then another object may be there by now. */
-	if (!swap->exact && container.span.owner != cache->slot_id)
+	if (!swap->exact && container.span.owner != cache->slot_id) {
+		if (!has_state(&container))
+			return false;
 		publish(&container);
+	}
+	return true;
 }
 
 void tgc_links_end(uint64_t page, const void *p, size_t bytes)
@@ -170,10 +184,13 @@ static bool prepare(struct swap *swap)
 		return false;
 	}
 	if ((swap->what & TGS_SWAP_GIVE) &&
-	    !(atomic_load_explicit(published_word(&swap->given), memory_order_acquire) &
+	    !(tgs_published_bits(&tgc_heap, tgs_classes[swap->given.span.class].kind,
+				 swap->given.span.page, swap->given.unit) &
 	      swap->given.bit))
 		swap->what |= TGS_SWAP_PRIVATE;
-	return true;
+	/* What the step writes about them, and a recoverer after it, has memory before it begins. */
+	return (!(swap->what & TGS_SWAP_GIVE) || has_state(&swap->given)) &&
+	       (!(swap->what & TGS_SWAP_RETIRE) || has_state(&swap->retired));
 }
 
 /* The retired object is free for all others from the moment that its free stands in the buffer; then the step is over. */
@@ -185,7 +202,7 @@ static void retire(struct tgc_cache *cache, const struct swap *swap, struct tgs_
 		      tgs_object_size(&tgc_heap, object));
 	tgc_foreign_note(pending, object);
 	tgs_step_done(cache->slot);
-	if (object->span.owner == cache->slot_id)
+	if (tgc_owns_it(cache, object_or_null(swap->expected)))
 		tgc_free_noted(cache, object, pending);
 	else
 		tgc_foreign_noted(cache, pending, object);
@@ -223,9 +240,8 @@ static bool swap_or_not(struct swap *swap)
 	struct tgc_cache *cache = tgc_cache_get();
 	bool swung;
 
-	if (!cache || !prepare(swap))
+	if (!cache || !prepare(swap) || !note_container(cache, swap))
 		return false;
-	note_container(cache, swap);
 	swung = swap_noted(cache, swap);
 	tgc_cache_return_late();
 	errno = 0;

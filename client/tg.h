@@ -85,7 +85,9 @@ TG_API void *tg_realloc(void *object, size_t size) __attribute__((warn_unused_re
 TG_API void *tg_aligned_alloc(size_t align, size_t size) TG_MALLOC_LIKE;
 
 /* Frees an object, whoever allocated it.  NULL is fine.  A pointer at which no live object starts is reported on
- * stderr with address, class and owner; then abort, or, with TG_ON_ERROR=count, counted (tg_stats) and ignored. */
+ * stderr with address, class and owner; then abort, or, with TG_ON_ERROR=count, counted (tg_stats) and ignored.
+ * It never fails.  Where the machine has no memory to note that an object of 1 to 15 bytes of another thread's is free, it
+ * is freed later: when this thread next needs the daemon, trims, or ends. */
 TG_API void tg_free(void *object);
 
 /* Bytes that may be used at the object: at least what was asked for.  0 for NULL. */
@@ -95,7 +97,8 @@ TG_API size_t tg_usable_size(const void *object);
 TG_API tg_ref tg_to_ref(const void *object);
 TG_API void *tg_from_ref(tg_ref ref);
 
-/* Marks the object as the heap's: it outlives this process also under TG_RECLAIM.  -EFAULT: no live object there. */
+/* Marks the object as the heap's: it outlives this process also under TG_RECLAIM.  -EFAULT: no live object there.  Of an object
+ * of 1 to 15 bytes, the first time among its neighbours: -ENOMEM (the machine has no memory to note it), -ENOTCONN. */
 TG_API int tg_publish(const void *object);
 
 /* A link is a pointer that lies in the heap and is swung atomically.  All zero is null. */
@@ -114,8 +117,8 @@ enum {
  * thread may still swing links in it, and its links stay as they are until it is freed: a thread that was killed inside a
  * swap is recovered by what the link says.
  * If the link leads to `expected`, makes it lead to `desired`; says whether it did.  False with errno EINVAL (unknown
- * flags), EFAULT (link, or an object to give or retire, is not in the heap or not live), ENOTCONN; false with errno 0
- * when the link leads elsewhere. */
+ * flags), EFAULT (link, or an object to give or retire, is not in the heap or not live), ENOTCONN, ENOMEM (the machine has no
+ * memory to note what becomes of an object of 1 to 15 bytes); false with errno 0 when the link leads elsewhere. */
 TG_API bool tg_swap(tg_link *link, const void *expected, void *desired, unsigned flags);
 
 /* The same for structures in which an object that was retired may come back at the same address: tg_link_look returns the
@@ -132,7 +135,7 @@ TG_API bool tg_swap_seen(tg_link *link, uint64_t seen, void *desired, unsigned f
 
 /* Roots: names that lead to objects.  A name has 1 to 127 bytes.
  * tg_root_set publishes the object; NULL removes the root.  -ENAMETOOLONG, -EINVAL (empty name), -EFAULT (no live
- * object there), -ENOSPC (root table full), -ENOENT (nothing to remove), -ENOTCONN.
+ * object there), -ENOSPC (root table full), -ENOMEM, -ENOENT (nothing to remove), -ENOTCONN.
  * tg_root_get: NULL with errno ENOENT when there is no such root.  Asks nobody: it is a look-up in shared memory.
  * tg_root_cas: as tg_root_set, if the root leads to `expected` (NULL: if there is none); else -EAGAIN. */
 TG_API int tg_root_set(const char *name, const void *object);
@@ -149,9 +152,10 @@ struct tg_stats {
 	uint64_t cached_bytes;  /* of these: bytes in spans that hold no object */
 	uint64_t threads;       /* thread caches, those without a thread included */
 	uint64_t foreign_frees; /* objects freed that another thread or process owned */
-	uint64_t pending_frees; /* of these: buffered, not yet applied */
-	uint64_t errors;        /* double and invalid frees seen (TG_ON_ERROR=count) */
-	uint64_t reconnects;    /* times the connection to the daemon was made again */
+	uint64_t
+		pending_frees; /* of these: buffered, not yet applied; and frees that wait for memory */
+	uint64_t errors;       /* double and invalid frees seen (TG_ON_ERROR=count) */
+	uint64_t reconnects; /* times the connection to the daemon was made again */
 };
 TG_API int tg_stats(struct tg_stats *stats);
 

@@ -66,25 +66,12 @@ static void block_freed(struct tgc_cache *cache, uint8_t *block)
 	tgc_slot_freed(cache, block_page(block), block_index(block));
 }
 
-void tgc_tiny_block_warm(struct tgc_cache *cache, uint8_t *block)
-{
-	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
-
-	if (cache->tiny.block != block && bin->n_hints < bin->max_hints &&
-	    bin->taken != word_of(block) - block_index(block) % 64 / 4)
-		bin->hints[bin->n_hints++].p = block;
-	else
-		block_freed(cache, block);
-}
-
-/* A block that is free: the one that became so last, if it is still warm.  NULL with errno. */
+/* A block that is free, of the bin's word.  NULL with errno. */
 static uint8_t *take_block(struct tgc_cache *cache)
 {
 	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
 	unsigned index;
 
-	if (bin->n_hints != 0)
-		return bin->hints[--bin->n_hints].p;
 	if (bin->free == 0 && !tgc_refill(cache, TGS_CLASS_TINY))
 		return NULL;
 	index = (unsigned)__builtin_ctzll(bin->free);
@@ -92,22 +79,11 @@ static uint8_t *take_block(struct tgc_cache *cache)
 	return bin->address + (size_t)index * 16;
 }
 
-static void make_current(struct tgc_cache *cache, uint8_t *block, _Atomic uint64_t *taken,
-			 unsigned shift, uint32_t offset)
-{
-	/* Pinned before an object lies in it. */
-	atomic_store_explicit(&cache->slot->tiny_offset, offset, memory_order_relaxed);
-	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0,
-			      memory_order_release);
-	cache->tiny =
-		(struct tgc_tiny){.block = block, .taken = taken, .shift = shift, .offset = offset};
-}
-
 void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
 {
-	uint8_t *block;
 	_Atomic uint64_t *taken;
-	unsigned shift;
+	uint8_t *block;
+	uint64_t where;
 
 	if (TGS_UNLIKELY(cache->slot_id == 0)) {
 		cache = tgc_cache_get();
@@ -118,12 +94,14 @@ void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
 	if (!block)
 		return NULL;
 	taken = word_of(block);
-	shift = block_index(block) % 4 * 16;
+	where = (uintptr_t)taken * 8 + block_index(block) % 4 * 16;
 	if (!cache->tiny.block || size < cache->tiny.offset)
-		make_current(cache, block, taken, shift, (uint32_t)size);
-	atomic_store_explicit(
-		taken, atomic_load_explicit(taken, memory_order_relaxed) | UINT64_C(1) << shift,
-		memory_order_release);
+		tgc_tiny_make_current(cache, block, where, size);
+	atomic_store_explicit(taken,
+			      atomic_load_explicit(taken, memory_order_relaxed) |
+				      UINT64_C(1) << where % 64,
+			      memory_order_release);
+	tgc_cache_return_late();
 	return block;
 }
 
@@ -134,18 +112,16 @@ void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_p
 	uint64_t bit = UINT64_C(1) << offset % 64;
 	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
 	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
-	struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
-	uint64_t remote = atomic_load_explicit(&more->unit[unit].remote[offset / 32 % 2],
-					       memory_order_relaxed);
+	uint64_t remote = tgs_remote_bits(&tgc_heap, TGS_TINY, page, unit);
 
-	if (TGS_UNLIKELY(!(taken & bit) || (remote >> offset % 32 & 1))) {
+	if (TGS_UNLIKELY(!(taken & bit) || (remote & bit))) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
-	if (TGS_UNLIKELY(atomic_load_explicit(&more->unit[unit].published, memory_order_relaxed) &
-			 bit)) {
+	if (TGS_UNLIKELY(tgs_published_bits(&tgc_heap, TGS_TINY, page, unit) & bit)) {
 		tgc_links_end(page, p, 16 - offset % 16);
-		atomic_fetch_and_explicit(&more->unit[unit].published, ~bit, memory_order_relaxed);
+		atomic_fetch_and_explicit(tgs_published_word(&tgc_heap, TGS_TINY, page, unit), ~bit,
+					  memory_order_relaxed);
 	}
 	atomic_store_explicit(word, taken & ~bit, memory_order_relaxed);
 	if (noted)
@@ -171,7 +147,7 @@ void tgc_tiny_unload(struct tgc_cache *cache)
 
 	if (!old.block)
 		return;
-	make_current(cache, NULL, NULL, 0, 0);
-	if (block_bits(old.taken, old.shift) == 0)
+	tgc_tiny_make_current(cache, NULL, 0, 16);
+	if (block_bits(tgc_word_at(old.where), old.where % 64) == 0)
 		block_freed(cache, old.block);
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "shm/sizeclass.h"
+#include "shm/span.h"
 
 static int find_data(int fd, uint64_t *bits, uint64_t at, uint64_t end)
 {
@@ -76,12 +77,14 @@ void tgd_backing_found_span(struct tgd_backing *backing, uint64_t page, uint64_t
 	const struct tgs_geometry *g = &backing->view->geometry;
 	uint64_t with_state = class == 0 ? 1 : n_pages;
 	unsigned kind = tgs_classes[class].kind;
+	bool more = kind == TGS_TINY && tgs_has_more(backing->view, kind, page);
 	struct tgd_area areas[TGD_AREAS];
 	unsigned i;
 
 	tgd_areas_of(g, areas);
 	for (i = 0; i < TGD_AREAS; i++) {
-		if (i == 0 || (kind == TGS_DENSE && i == 1) || (kind == TGS_TINY && i > 1))
+		if (i == 0 || (kind == TGS_DENSE && i == 1) || (kind == TGS_TINY && i == 2) ||
+		    (more && i == 3))
 			found_blocks(backing->state_bits, areas[i].at + page * areas[i].stride,
 				     with_state * areas[i].stride);
 	}

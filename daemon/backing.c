@@ -161,7 +161,6 @@ static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 	const uint64_t record = sizeof(struct tgs_record);
 	const uint64_t dense = TGS_DENSE_UNITS * sizeof(struct tgs_unit);
 	const uint64_t taken = sizeof(struct tgs_tiny_taken);
-	const uint64_t more = sizeof(struct tgs_tiny_more);
 	unsigned kind = tgs_classes[class].kind;
 	int r;
 
@@ -173,9 +172,27 @@ static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 		r = tgd_backing_state(backing, g->dense_at + page * dense, n_pages * dense);
 	if (r == 0 && kind == TGS_TINY)
 		r = tgd_backing_state(backing, g->tiny_taken_at + page * taken, n_pages * taken);
-	if (r == 0 && kind == TGS_TINY)
-		r = tgd_backing_state(backing, g->tiny_more_at + page * more, n_pages * more);
 	return r;
+}
+
+static uint64_t more_at(const struct tgd_backing *backing, uint64_t page)
+{
+	return backing->view->geometry.tiny_more_at + page * sizeof(struct tgs_tiny_more);
+}
+
+int tgd_backing_tiny_more(struct tgd_backing *backing, uint64_t page, bool urgent)
+{
+	int r;
+
+	backing->headroom.urgent = urgent;
+	r = tgd_backing_state(backing, more_at(backing, page), sizeof(struct tgs_tiny_more));
+	backing->headroom.urgent = false;
+	return r;
+}
+
+bool tgd_backing_has_more(const struct tgd_backing *backing, uint64_t page)
+{
+	return tgd_backing_has_state(backing, more_at(backing, page), sizeof(struct tgs_tiny_more));
 }
 
 int tgd_backing_spans(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned count,

@@ -82,8 +82,7 @@ static bool is_published(const struct tgs_heap *view, const struct tgs_span *spa
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		uint64_t published = atomic_load_explicit(
-			tgs_published_word(view, kind, span->page, unit), memory_order_acquire);
+		uint64_t published = tgs_published_bits(view, kind, span->page, unit);
 
 		if (unit_taken(view, span, unit) & ~published)
 			return false;
@@ -154,8 +153,7 @@ static void kill_unpublished(const struct tgd_central *central, const struct tgs
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
 		_Atomic uint64_t *word = tgs_taken_word(view, kind, span->page, unit);
-		uint64_t stays = atomic_load_explicit(
-			tgs_published_word(view, kind, span->page, unit), memory_order_acquire);
+		uint64_t stays = tgs_published_bits(view, kind, span->page, unit);
 		uint64_t taken = atomic_load_explicit(word, memory_order_acquire);
 
 		stays |= tgs_pending_bits(view, pending, kind, span->page, unit);

@@ -163,10 +163,12 @@ uint64_t tgd_headroom_read(struct tgd_headroom *headroom)
 
 bool tgd_headroom_take(struct tgd_headroom *headroom, uint64_t bytes)
 {
+	uint64_t margin = headroom->urgent ? 0 : TGD_HEADROOM_MARGIN;
+
 	if (headroom->read_at_ms == 0 || now_ms() - headroom->read_at_ms >= FRESH_MS ||
-	    headroom->left < bytes)
+	    headroom->left < bytes + margin)
 		(void)tgd_headroom_read(headroom);
-	if (headroom->left < bytes)
+	if (headroom->left < bytes + margin)
 		return false;
 	headroom->left -= bytes;
 	return true;

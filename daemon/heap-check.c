@@ -123,6 +123,13 @@ static void check_span(const struct tgd_heap *heap, const struct tgs_span *span,
 		complain(check, "the span at page %llu has %llu pages, but only %llu are in use",
 			 (unsigned long long)span->page, (unsigned long long)span->n_pages,
 			 (unsigned long long)count.in_use);
+	if (span->class == TGS_CLASS_TINY &&
+	    tgs_has_more(&heap->view, TGS_TINY, span->page) !=
+		    tgd_backing_has_more(&heap->backing, span->page))
+		complain(check,
+			 "the state of the tiny span at page %llu has memory, or not, against what "
+			 "the page map says",
+			 (unsigned long long)span->page);
 	expect(check, "pages of a span with memory", span->n_pages,
 	       pages_with_memory(heap, span->page, span->page + span->n_pages));
 	if (span->owner != TGS_SLOT_CENTRAL &&

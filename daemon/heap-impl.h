@@ -50,6 +50,9 @@ int tgd_heap_find_client(struct tgd_heap *heap, uint32_t client_id, uint32_t *re
 /* The index of the client to which the slot belongs; -EINVAL, -ENOENT, noted. */
 int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint32_t *ret);
 
+/* Before a request is refused for want of memory: all that can be done at once. */
+void tgd_heap_make_room(struct tgd_heap *heap);
+
 /* Raises the map's trim epoch: asks the clients to give back what they hoard. */
 void tgd_heap_press(struct tgd_heap *heap);
 

@@ -47,18 +47,41 @@ static uint64_t pages_left(const struct tgd_heap *heap)
 	return heap->limit_pages - tgs_min(heap->limit_pages, heap->lease.n_pages);
 }
 
-/* New spans of a small class, side by side: as many of `count` as there is memory for.  Returns how
- * many. */
+/* Pages for spans side by side: at first as many as lie together among idle pages, so that what others gave back bit by
+ * bit is used up; else all `count`, or as many as there is room for.  Returns how many. */
+static unsigned choose(struct tgd_heap *heap, uint64_t n_pages, unsigned count, uint64_t *ret_page)
+{
+	uint64_t page, scavenged;
+	unsigned n;
+
+	for (n = count; n > 0; n /= 2) {
+		if (tgd_pages_free_backed(heap->pages) < n * n_pages ||
+		    tgd_pages_alloc(heap->pages, n * n_pages, 1, &page, &scavenged) < 0)
+			continue;
+		*ret_page = page;
+		if (scavenged == 0)
+			return n;
+		give_back(heap, page, n * n_pages);
+	}
+	for (n = count; n > 0; n /= 2) {
+		if (tgd_pages_alloc(heap->pages, n * n_pages, 1, ret_page, &scavenged) == 0)
+			break;
+	}
+	return n;
+}
+
+/* New spans of a small class: some of `count`, or as many as there is memory for.  Returns how many. */
 static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsigned count,
 		     struct tgd_grant *ret)
 {
 	uint64_t n_pages = tgs_classes[class].n_pages;
-	uint64_t page, scavenged;
+	uint64_t page;
 	unsigned i;
 
 	for (count = (unsigned)tgs_min(count, pages_left(heap) / n_pages); count > 0; count /= 2) {
-		if (tgd_pages_alloc(heap->pages, n_pages * count, 1, &page, &scavenged) < 0)
-			continue;
+		count = choose(heap, n_pages, count, &page);
+		if (count == 0)
+			break;
 		keep_limit(heap);
 		if (tgd_backing_spans(&heap->backing, page, n_pages, count, class) == 0)
 			break;
@@ -81,16 +104,16 @@ static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsig
 static unsigned take_or_grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsigned closet,
 			     unsigned count, struct tgd_grant *ret)
 {
-	unsigned n = 0;
+	unsigned n = 0, more = 1;
 
 	while (n < count && tgd_central_take(&heap->central, class, slot, closet, &ret[n]))
 		n++;
-	if (n < count)
-		n += grow(heap, class, slot, count - n, ret + n);
+	for (; n < count && more > 0; n += more)
+		more = grow(heap, class, slot, count - n, ret + n);
 	return n;
 }
 
-static void make_room(struct tgd_heap *heap)
+void tgd_heap_make_room(struct tgd_heap *heap)
 {
 	struct timespec now;
 	uint64_t now_ms;
@@ -148,7 +171,7 @@ int tgd_heap_get_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 	closet = heap->holders.table[index].closet;
 	n = take_or_grow(heap, class, slot, closet, count, ret);
 	if (n == 0) {
-		make_room(heap);
+		tgd_heap_make_room(heap);
 		n = take_or_grow(heap, class, slot, closet, count, ret);
 	}
 	if (n == 0)
@@ -252,7 +275,7 @@ int tgd_heap_get_large(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 		return refuse(heap, n_pages);
 	r = try_large(heap, slot, n_pages, align, ret);
 	if (r < 0) {
-		make_room(heap);
+		tgd_heap_make_room(heap);
 		r = try_large(heap, slot, n_pages, align, ret);
 	}
 	return r < 0 ? refuse(heap, n_pages) : 0;

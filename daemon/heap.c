@@ -410,11 +410,23 @@ static void publish(const struct tgd_heap *heap, uint64_t ref)
 {
 	struct tgs_object object;
 
-	if (tgs_object_find(&heap->view, heap->view.base + ref, &object) == TGS_FOUND)
+	if (tgs_object_find(&heap->view, heap->view.base + ref, &object) == TGS_FOUND &&
+	    tgs_has_more(&heap->view, tgs_classes[object.span.class].kind, object.span.page))
 		atomic_fetch_or_explicit(tgs_published_word(&heap->view,
 							    tgs_classes[object.span.class].kind,
 							    object.span.page, object.unit),
 					 object.bit, memory_order_acq_rel);
+}
+
+/* Before anything is changed: the published word of a tiny object has memory.  0, or noted. */
+static int back_for_root(struct tgd_heap *heap, uint64_t ref)
+{
+	uint64_t page = (ref - heap->view.geometry.data_at) >> TGS_PAGE_SHIFT;
+	struct tgs_span span;
+
+	if (!tgd_lease_at(&heap->lease, page, &span) || span.class != TGS_CLASS_TINY)
+		return 0;
+	return tgd_heap_back_state(heap, &page, 1, 0);
 }
 
 /* Root and published bit are one change: who asked for it may be killed at any time, and so may we. */
@@ -427,6 +439,11 @@ int tgd_heap_root_set(struct tgd_heap *heap, const char *name, uint64_t ref, boo
 	if (ref != 0 && !object_is_live(heap, ref))
 		return tgd_heap_fail(heap, -EFAULT, "no live object starts at ref 0x%llx",
 				     (unsigned long long)ref);
+	if (ref != 0) {
+		r = back_for_root(heap, ref);
+		if (r < 0)
+			return r;
+	}
 	atomic_store_explicit(&header->rooting, ref, memory_order_relaxed);
 	r = tgd_roots_set(&heap->roots, name, ref, compare, expected);
 	if (r == 0 && ref != 0)

@@ -131,12 +131,16 @@ static void write_entries(struct tgd_lease *lease, const struct tgs_span *span)
 	_Atomic uint64_t *entries = (_Atomic uint64_t *)(uintptr_t)lease->view->page_map;
 	uint64_t large = span->class == 0 ? span->n_pages : 0;
 	uint64_t n = span->class == 0 ? 1 : span->n_pages;
-	uint64_t i;
+	uint64_t more = 0, i;
 
+	/* Also what an earlier span on this page has left: it is there, so it may be used. */
+	if (span->class == TGS_CLASS_TINY && tgd_backing_has_more(lease->backing, span->page))
+		more = TGS_ENTRY_MORE;
 	for (i = 0; i < n; i++)
-		atomic_store_explicit(&entries[span->page + i],
-				      tgs_entry_make(span->class, span->owner, (unsigned)i, large),
-				      memory_order_release);
+		atomic_store_explicit(
+			&entries[span->page + i],
+			more | tgs_entry_make(span->class, span->owner, (unsigned)i, large),
+			memory_order_release);
 }
 
 static void clear_entries(struct tgd_lease *lease, const struct tgs_span *span, uint64_t n)
@@ -247,6 +251,17 @@ void tgd_lease_resize(struct tgd_lease *lease, struct tgs_span *span, uint64_t n
 		tgd_pages_release(lease->pages, span->page + n_pages, old - n_pages, false);
 }
 
+int tgd_lease_back_more(struct tgd_lease *lease, const struct tgs_span *span, bool urgent)
+{
+	int r;
+
+	assert(span->class == TGS_CLASS_TINY);
+	r = tgd_backing_tiny_more(lease->backing, span->page, urgent);
+	if (r == 0 && !tgs_has_more(lease->view, TGS_TINY, span->page))
+		write_entries(lease, span);
+	return r;
+}
+
 static void clear_word(_Atomic uint64_t *word)
 {
 	if (atomic_load_explicit(word, memory_order_relaxed) != 0)
@@ -261,10 +276,13 @@ static void clear_state(const struct tgd_lease *lease, const struct tgs_span *sp
 	unsigned kind = tgs_classes[span->class].kind;
 	_Atomic uint64_t *dirty = &view->dirty[span->page / 64];
 	uint64_t bit = UINT64_C(1) << span->page % 64;
+	bool more = tgs_has_more(view, kind, span->page);
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
 		clear_word(tgs_taken_word(view, kind, span->page, unit));
+		if (!more)
+			continue;
 		clear_word(tgs_published_word(view, kind, span->page, unit));
 		clear_word(tgs_remote_word(view, kind, span->page, unit, 0));
 		clear_word(tgs_remote_word(view, kind, span->page, unit, 1));

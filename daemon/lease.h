@@ -17,6 +17,10 @@
  *   owners that differ                   half moved: the first page's is right
  *
  * A large span has one entry: it is made, moved, resized and ended by one store.
+ *
+ * A tiny span's entry also says whether its published and remote words have memory (TGS_ENTRY_MORE).
+ * It does exactly when they have: memory first, then the bit.  A daemon killed in between leaves
+ * memory that no entry tells of, which the next one gives back like all such.
  */
 #pragma once
 
@@ -75,6 +79,10 @@ void tgd_lease_create(struct tgd_lease *lease, uint64_t page, uint64_t n_pages, 
  * tgd_lease_set_partial. */
 void tgd_lease_move(struct tgd_lease *lease, struct tgs_span *span, unsigned slot);
 
+/* Puts memory behind the published and remote words of a tiny span, and says so in its entry; nothing
+ * to do if they have it.  `urgent`: see tgd_backing_tiny_more.  -ENOMEM. */
+int tgd_lease_back_more(struct tgd_lease *lease, const struct tgs_span *span, bool urgent);
+
 /* A span of central's: whether it has room. */
 void tgd_lease_set_partial(struct tgd_lease *lease, const struct tgs_span *span, bool partial);
 
@@ -98,6 +106,12 @@ void tgd_lease_finish_move(struct tgd_lease *lease, const struct tgs_span *span)
 
 /* Not listed: the first n entries, all that are left, go. */
 void tgd_lease_finish_end(struct tgd_lease *lease, const struct tgs_span *span, uint64_t n);
+
+/* Neighbours in a span's list: the one that was added after it, the one before. */
+static inline uint32_t tgd_lease_prev(const struct tgd_lease *lease, uint32_t page)
+{
+	return lease->links[page].prev;
+}
 
 static inline uint32_t tgd_lease_next(const struct tgd_lease *lease, uint32_t page)
 {

@@ -32,6 +32,7 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/heap-impl.h \
 	%D%/heap-info.c \
 	%D%/heap-spans.c \
+	%D%/heap-state.c \
 	%D%/heap-work.c \
 	%D%/heap.c \
 	%D%/heap.h \

@@ -162,6 +162,16 @@ static int handle_root_set(struct tgd_session *session, const Tgd__Request *requ
 	return r < 0 ? tgd_answer_heap_refuses(session, answer, r) : 0;
 }
 
+static int handle_back_state(struct tgd_session *session, const Tgd__Request *request,
+			     struct tgd_answer *answer)
+{
+	const Tgd__BackState *back = request->back_state;
+	int r = tgd_heap_back_state(session->context->heap, back->pages, back->n_pages,
+				    back->ahead);
+
+	return r < 0 ? tgd_answer_heap_refuses(session, answer, r) : 0;
+}
+
 /* For a client that has lost a connection, and maybe answers with it. */
 static int handle_holdings(struct tgd_session *session, const Tgd__Request *request,
 			   struct tgd_answer *answer)
@@ -213,6 +223,7 @@ static const struct handler {
 	[TGD__REQUEST__BODY_ROOT_SET] = {handle_root_set, NEEDS_CLIENT},
 	[TGD__REQUEST__BODY_DETACH] = {tgd_join_detach, NEEDS_CLIENT},
 	[TGD__REQUEST__BODY_HOLDINGS] = {handle_holdings, NEEDS_CLIENT},
+	[TGD__REQUEST__BODY_BACK_STATE] = {handle_back_state, NEEDS_CLIENT | CHANGES},
 	[TGD__REQUEST__BODY_ADMIN] = {tgd_admin_handle, UNCOUNTED},
 };
 

@@ -38,6 +38,10 @@
 #define N_SIGNALS        3
 #define RETIRE_MS        2000 /* how long peers may take to read the last answers */
 #define RETIRE_LOOK_MS   1
+#define BURST_NS         80000 /* requests that come closer than this are a burst ... */
+#define LOOK_NS          40000 /* ... in which we look for the next one for so long */
+#define LOOK_MISSES      4u    /* after so many in vain only ... */
+#define LOOK_RETRY       16u   /* ... once in so many */
 
 struct tgd_server {
 	struct tgd_context context; /* first: a context is cast back to its server */
@@ -380,6 +384,43 @@ int tgd_server_new(struct tgd_server **ret, struct tgd_config *config,
 	return 0;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Requests come in bursts: a program that starts, a heap that grows.  To sleep in between and be woken costs each of them
+ * more than the answer takes.  So while one request follows the other closely, we look for the next for a moment before
+ * we sleep; unless that was in vain lately, as it is on a busy machine, where who sleeps is sooner heard than who looks. */
+static int serve(struct tgd_context *context)
+{
+	uint64_t answered = context->messages, last_ns = 0, now;
+	unsigned misses = 0;
+	bool looks = false;
+	int r;
+
+	for (;;) {
+		now = now_ns();
+		if (context->messages != answered) {
+			misses = looks ? 0 : misses;
+			looks = now - last_ns < BURST_NS &&
+				(misses < LOOK_MISSES || misses++ % LOOK_RETRY == 0);
+			answered = context->messages;
+			last_ns = now;
+		} else if (looks && now - last_ns >= LOOK_NS) {
+			looks = false;
+			misses++;
+		}
+		r = event_base_loop(context->base, looks ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+		if (r != 0 || event_base_got_exit(context->base) ||
+		    event_base_got_break(context->base))
+			return r < 0 ? -EIO : 0;
+	}
+}
+
 int tgd_server_run(struct tgd_server *server)
 {
 	char reserve[TGP_SIZE_TEXT], limit[TGP_SIZE_TEXT];
@@ -402,7 +443,7 @@ int tgd_server_run(struct tgd_server *server)
 			context->n_clients, (unsigned long long)status.spans,
 			(unsigned long long)status.roots);
 	tgd_kept_ready(&server->kept);
-	return event_base_dispatch(context->base) < 0 ? -EIO : 0;
+	return serve(context);
 }
 
 struct tgd_server *tgd_server_free(struct tgd_server *server)

@@ -16,7 +16,7 @@
 /* All bits that an entry may have. */
 #define ENTRY_KNOWN                                                                            \
 	(TGS_ENTRY_CLASS_MASK | TGS_ENTRY_SPAN | TGS_ENTRY_OWNER_MASK | TGS_ENTRY_DELTA_MASK | \
-	 UINT64_MAX << TGS_ENTRY_PAGES_SHIFT)
+	 TGS_ENTRY_MORE | UINT64_MAX << TGS_ENTRY_PAGES_SHIFT)
 
 int tgd_takeover_refuse(struct tgd_takeover *takeover, const char *format, ...)
 {
@@ -83,6 +83,8 @@ static int check_entry(struct tgd_takeover *takeover, uint64_t page, uint64_t en
 		return bad_entry(takeover, page, entry, "names a slot that was never used");
 	if (class != 0 && tgs_entry_large_pages(entry) != 0)
 		return bad_entry(takeover, page, entry, "gives a length to a small span");
+	if (class != TGS_CLASS_TINY && (entry & TGS_ENTRY_MORE) != 0)
+		return bad_entry(takeover, page, entry, "gives a tiny span's state to another");
 	return 0;
 }
 

@@ -52,9 +52,10 @@ static void take_span(struct tgd_heap *heap, struct tgd_takeover_span *found)
 		span->owner = TGS_SLOT_CENTRAL;
 		found->half_moved = true;
 	}
+	/* First what has memory, which the entries say, then the entries. */
+	tgd_backing_found_span(&heap->backing, span->page, span->n_pages, span->class);
 	if (found->half_moved)
 		tgd_lease_finish_move(&heap->lease, span);
-	tgd_backing_found_span(&heap->backing, span->page, span->n_pages, span->class);
 	tgd_lease_found(&heap->lease, span);
 }
 

@@ -6,6 +6,7 @@ dist_man_MANS += \
 	%D%/tgd.8
 
 EXTRA_DIST += \
+	%D%/benchmarks.md \
 	%D%/crash-safety.md \
 	%D%/design.md \
 	%D%/layout.md \
@@ -14,6 +15,7 @@ EXTRA_DIST += \
 	%D%/model/free.pml \
 	%D%/model/owner.pml \
 	%D%/model/swap.pml \
+	%D%/performance-programs.md \
 	%D%/performance-scale.md \
 	%D%/protocol.md \
 	%D%/recovery-cost.md \

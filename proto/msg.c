@@ -36,6 +36,7 @@ static const struct limit limits[] = {
 	{&tgd__attach__descriptor, "heap", 0, TGP_NAME_MAX},
 	{&tgd__attach__descriptor, "name", 0, TGP_NAME_MAX},
 	{&tgd__put_spans__descriptor, "pages", 1, TGP_SPANS_MAX},
+	{&tgd__back_state__descriptor, "pages", 1, TGP_SPANS_MAX},
 	{&tgd__root_set__descriptor, "name", 1, TGP_ROOT_MAX},
 	{&tgd__hello_reply__descriptor, "program", 0, TGP_PROGRAM_MAX},
 	{&tgd__attach_reply__descriptor, "heap_uuid", TGP_UUID_SIZE, TGP_UUID_SIZE},

@@ -3,9 +3,10 @@
 # Sourced, not run, after lib.sh.
 #
 # shellcheck disable=SC2154 # tg_root is lib.sh's
-# Sets bench_build (the build tree), TGD, TGCTL, bench_dir (a directory of our own) and bench_socket (in it).
+# Sets bench_build (the build tree: $TG_BENCH_BUILD, or build/), TGD, TGCTL, bench_dir (a directory of our own) and
+# bench_socket (in it).
 
-bench_build=$tg_root/build
+bench_build=${TG_BENCH_BUILD:-$tg_root/build}
 bench_tgd=
 bench_pids=
 

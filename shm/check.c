@@ -79,7 +79,8 @@ static uint32_t pending_mask(const struct tgs_pending_set *set, uint64_t word)
 uint64_t tgs_pending_bits(const struct tgs_heap *heap, const struct tgs_pending_set *set,
 			  unsigned kind, uint64_t page, unsigned unit)
 {
-	if (!set || set->n == 0)
+	/* Frees of words without memory are older than the span, and will be dropped. */
+	if (!set || set->n == 0 || !tgs_has_more(heap, kind, page))
 		return 0;
 	return pending_mask(set, tgs_ref_of(heap, tgs_remote_word(heap, kind, page, unit, 0))) |
 	       (uint64_t)pending_mask(set,
@@ -120,8 +121,7 @@ static int check_unit(const struct tgs_heap *heap, const struct tgs_span *span, 
 	uint64_t remote = tgs_remote_bits(heap, kind, span->page, unit);
 	uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit),
 					      memory_order_acquire);
-	uint64_t published = atomic_load_explicit(tgs_published_word(heap, kind, span->page, unit),
-						  memory_order_acquire);
+	uint64_t published = tgs_published_bits(heap, kind, span->page, unit);
 	uint64_t live = taken & ~remote & ~pending & valid;
 	uint64_t bad;
 

@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 2u
+#define TGS_LAYOUT_VERSION 4u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -44,6 +44,7 @@
  * bit   7      set: the page belongs to a span
  * bits  8..21  owner: the thread slot that holds the span (TGS_SLOT_CENTRAL: none)
  * bits 24..27  distance to the first page of the span, in pages (small spans)
+ * bit   28     published and remote words of this tiny span have memory (TGS_ENTRY_MORE)
  * bits 32..63  length of the span in pages (large spans; in the first page's entry, the only one they have)
  */
 #define TGS_ENTRY_CLASS_MASK  UINT64_C(0x7f)
@@ -52,6 +53,9 @@
 #define TGS_ENTRY_OWNER_MASK  (UINT64_C(0x3fff) << TGS_ENTRY_OWNER_SHIFT)
 #define TGS_ENTRY_DELTA_SHIFT 24
 #define TGS_ENTRY_DELTA_MASK  (UINT64_C(0xf) << TGS_ENTRY_DELTA_SHIFT)
+/* Set once the memory is there, by the daemon, and never taken back while the span is one.  Without it those words are all
+ * zero, and nobody may touch them: there is a hole in the file. */
+#define TGS_ENTRY_MORE        (UINT64_C(1) << 28)
 #define TGS_ENTRY_PAGES_SHIFT 32
 
 static inline uint64_t tgs_entry_make(unsigned class, unsigned owner, unsigned delta,
@@ -262,7 +266,7 @@ struct tgs_unit {
 			  R: all (relaxed); daemon once nobody owns the span */
 	_Atomic uint64_t published; /* W: any (or), owner at free (and)   R: all */
 	_Atomic uint64_t remote
-		[2]; /* W: any (compare-and-swap)   R: all; 32 objects in the low half, tag in the high half */
+		[2]; /* W: any (compare-and-swap)   R: all; 32 objects and a tag each, see TGS_REMOTE_* */
 };
 
 /* A span's record, at its first page: one cache line.  All zero while the page belongs to no span. */
@@ -280,24 +284,33 @@ struct tgs_record {
 #define TGS_DENSE_UNITS 8u   /* spans with up to 512 objects: units in the dense area */
 #define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */
 
-/* Tiny spans have their taken words apart, since they are all that most tiny spans ever touch. */
+/* Tiny spans have their taken words apart, since they are all that most tiny spans ever touch: half as many bytes as the
+ * others, and the only ones that have memory from the start. */
 struct tgs_tiny_taken {
 	_Atomic uint64_t taken[TGS_TINY_UNITS];
 };
 
+/* The others, an OS page for each span: has memory only where the span's entry has TGS_ENTRY_MORE. */
 struct tgs_tiny_more {
 	struct {
-		_Atomic uint64_t published;
-		_Atomic uint64_t remote[2];
+		uint64_t reserved;
+		_Atomic uint64_t published; /* as in struct tgs_unit */
+		_Atomic uint64_t remote[2]; /* as in struct tgs_unit */
 	} unit[TGS_TINY_UNITS];
-	uint64_t reserved[128];
 };
 
-/* A remote word: 32 objects, then thread slot and low bits of the sequence number of the step that wrote it last. */
-#define TGS_REMOTE_MASK       UINT64_C(0xffffffff)
-#define TGS_REMOTE_SLOT_SHIFT 32
-#define TGS_REMOTE_SEQ_SHIFT  (32 + TGS_SLOT_BITS)
-#define TGS_REMOTE_SEQ_BITS   (32 - TGS_SLOT_BITS)
+/* A remote word: 32 objects, and a tag: thread slot and low bits of the sequence number of the step that wrote it last.
+ * The objects are the high half of the first word of a unit and the low half of the second, so that the bits of all 64 lie
+ * side by side and the owner's free can test with one load.  remote[0] is 16-aligned: bit 3 of a word's address is its
+ * half. */
+#define TGS_REMOTE_BITS_SHIFT(half) ((half) ? 0 : 32)
+#define TGS_REMOTE_SLOT_SHIFT(half) ((half) ? 32 : 0)
+#define TGS_REMOTE_SEQ_BITS         (32 - TGS_SLOT_BITS)
+
+static inline uint32_t tgs_remote_objects(uint64_t word, unsigned half)
+{
+	return (uint32_t)(word >> TGS_REMOTE_BITS_SHIFT(half));
+}
 
 _Static_assert(sizeof(struct tgs_root) == 160, "layout");
 _Static_assert(sizeof(struct tgs_client) == 128, "layout");

@@ -9,47 +9,63 @@
 #include <stdbool.h>
 
 #include "shm/base.h"
-#include "shm/step.h"
 
-static const struct tgs_tag_format format = {
-	.slot_shift = TGS_REMOTE_SLOT_SHIFT,
-	.seq_bits = TGS_REMOTE_SEQ_BITS,
-	.kind = TGS_STEP_FREE,
+static const struct tgs_tag_format formats[2] = {
+	{TGS_REMOTE_SLOT_SHIFT(0), TGS_REMOTE_SEQ_BITS, TGS_STEP_FREE},
+	{TGS_REMOTE_SLOT_SHIFT(1), TGS_REMOTE_SEQ_BITS, TGS_STEP_FREE},
 };
+
+static unsigned half_of(const _Atomic uint64_t *word)
+{
+	return (uintptr_t)word / sizeof(*word) % 2;
+}
+
+const struct tgs_tag_format *tgs_remote_format(const _Atomic uint64_t *word)
+{
+	return &formats[half_of(word)];
+}
 
 /* The swap proper, for a step noted by the caller. */
 static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq,
 			_Atomic uint64_t *word, uint32_t mask)
 {
+	unsigned half = half_of(word);
+	const struct tgs_tag_format *format = &formats[half];
 	uint64_t value = atomic_load_explicit(word, memory_order_acquire);
-	uint32_t twice = 0;
 
 	for (;;) {
-		uint32_t fresh = mask & ~(uint32_t)value;
+		uint32_t freed = tgs_remote_objects(value, half);
+		uint64_t all = (uint64_t)(freed | mask) << TGS_REMOTE_BITS_SHIFT(half);
 
-		twice = mask & (uint32_t)value;
-		if (fresh == 0)
-			return twice;
-		if (tgs_step_help(heap, &format, word, value) &&
+		if ((mask & ~freed) == 0)
+			return mask;
+		if (tgs_step_help(heap, format, word, value) &&
 		    atomic_compare_exchange_strong_explicit(
-			    word, &value,
-			    (value & TGS_REMOTE_MASK) | fresh | tgs_tag(&format, self, seq),
-			    memory_order_seq_cst, memory_order_acquire))
-			return twice;
+			    word, &value, all | tgs_tag(format, self, seq), memory_order_seq_cst,
+			    memory_order_acquire))
+			return mask & freed;
 		value = atomic_load_explicit(word, memory_order_acquire);
 	}
+}
+
+static uint32_t remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
+			    uint32_t mask, uint64_t page)
+{
+	uint64_t seq = tgs_step_begin(heap, self, tgs_remote_format(word), word, mask, 0, 0);
+	uint32_t twice = swap_in(heap, self, seq, word, mask);
+
+	tgs_remote_notify(heap, page);
+	return twice;
 }
 
 uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
 			 uint32_t mask)
 {
-	uint64_t seq = tgs_step_begin(heap, self, &format, word, mask, 0, 0);
-	uint32_t twice = swap_in(heap, self, seq, word, mask);
 	struct tgs_word_place place;
 
-	if (tgs_word_place(heap, tgs_ref_of(heap, word), &place))
-		tgs_remote_notify(heap, place.page);
-	return twice;
+	if (!tgs_word_place(heap, tgs_ref_of(heap, word), &place))
+		return 0;
+	return remote_free(heap, self, word, mask, place.page);
 }
 
 void tgs_remote_notify(const struct tgs_heap *heap, uint64_t first_page)
@@ -84,11 +100,11 @@ static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word
 	uint64_t value = atomic_load_explicit(word, memory_order_acquire);
 	uint64_t freed = 0;
 
-	while ((value & TGS_REMOTE_MASK) != 0) {
-		uint64_t bits = (value & TGS_REMOTE_MASK) << 32 * half;
+	while (tgs_remote_objects(value, half) != 0) {
+		uint64_t bits = (uint64_t)tgs_remote_objects(value, half) << 32 * half;
 		uint64_t taken;
 
-		if (tgs_step_help(heap, &format, word, value)) {
+		if (tgs_step_help(heap, &formats[half], word, value)) {
 			if (atomic_load_explicit(published_word, memory_order_relaxed) & bits)
 				atomic_fetch_and_explicit(published_word, ~bits,
 							  memory_order_relaxed);
@@ -114,6 +130,8 @@ uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t
 	uint64_t all = 0;
 	unsigned half;
 
+	if (!tgs_has_more(heap, kind, page))
+		return 0;
 	for (half = 0; half < 2; half++) {
 		uint32_t twice = 0;
 		uint32_t freed = harvest_word(heap, tgs_remote_word(heap, kind, page, unit, half),
@@ -136,6 +154,8 @@ void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span 
 	unsigned kind = tgs_classes[span->class].kind;
 	unsigned unit;
 
+	if (!tgs_has_more(heap, kind, span->page))
+		return;
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++)
 		(void)tgs_remote_harvest(heap, kind, span->page, unit, harvest);
 }
@@ -149,8 +169,10 @@ uint32_t tgs_pending_drop_gone(const struct tgs_heap *heap, struct tgs_pending *
 	uint64_t taken = 0;
 	uint32_t gone;
 
+	/* A word without memory is that of a younger span: nobody puts a free of one here before it has (tgs_has_more). */
 	if (tgs_word_place(heap, ref, &place) && tgs_span_at(heap, place.page, &span) &&
-	    span.page == place.page && tgs_classes[span.class].kind == place.kind)
+	    span.page == place.page && tgs_classes[span.class].kind == place.kind &&
+	    tgs_has_more(heap, place.kind, place.page))
 		taken = atomic_load_explicit(
 			tgs_taken_word(heap, place.kind, place.page, place.unit),
 			memory_order_acquire);
@@ -199,8 +221,8 @@ bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_p
 	if (ref >= g->tiny_more_at &&
 	    ref < g->tiny_more_at + g->n_pages * sizeof(struct tgs_tiny_more)) {
 		ret->kind = TGS_TINY;
-		return place_in(ref - g->tiny_more_at, sizeof(struct tgs_tiny_more), 0, 24,
-				TGS_TINY_UNITS, 8, ret);
+		return place_in(ref - g->tiny_more_at, sizeof(struct tgs_tiny_more), 0,
+				sizeof(struct tgs_unit), TGS_TINY_UNITS, in_unit, ret);
 	}
 	if (ref >= g->dense_at &&
 	    ref < g->dense_at + g->n_pages * TGS_DENSE_UNITS * sizeof(struct tgs_unit)) {
@@ -219,7 +241,7 @@ bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_p
 
 bool tgs_remote_took_place(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word)
 {
-	return tgs_step_took_place(heap, self, &format, word);
+	return tgs_step_took_place(heap, self, tgs_remote_format(word), word);
 }
 
 bool tgs_remote_word_at(const struct tgs_heap *heap, uint64_t ref, _Atomic uint64_t **ret_word)
@@ -229,7 +251,8 @@ bool tgs_remote_word_at(const struct tgs_heap *heap, uint64_t ref, _Atomic uint6
 
 	if (!tgs_word_place(heap, ref, &place) || !tgs_span_at(heap, place.page, &span) ||
 	    span.page != place.page || tgs_classes[span.class].kind != place.kind ||
-	    place.unit >= tgs_span_units(span.n_slots))
+	    place.unit >= tgs_span_units(span.n_slots) ||
+	    !tgs_has_more(heap, place.kind, place.page))
 		return false;
 	*ret_word = (_Atomic uint64_t *)(heap->base + ref);
 	return true;

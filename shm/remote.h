@@ -10,6 +10,10 @@
 #include "shm/layout.h"
 #include "shm/region.h"
 #include "shm/span.h"
+#include "shm/step.h"
+
+/* Where the tag lies in this remote word. */
+const struct tgs_tag_format *tgs_remote_format(const _Atomic uint64_t *word);
 
 /* Sets `mask` in the remote word as a step of thread slot `self`, and tells the owner.  The step stays noted in the slot
  * until tgs_step_done.  Returns the bits that were set already: objects freed twice, left as they are. */
@@ -54,7 +58,7 @@ void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span 
 /* For the recoverer of thread `self`: did the free that is noted for `word` take place? */
 bool tgs_remote_took_place(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word);
 
-/* The remote word at that offset, if a span is there that has one: what lies in a slot is input.  */
+/* The remote word at that offset, if a span is there that has one, and memory for it: what lies in a slot is input.  */
 bool tgs_remote_word_at(const struct tgs_heap *heap, uint64_t ref, _Atomic uint64_t **ret_word);
 
 /* A place of the thread's buffer names this word: have its frees been applied, and the place only not been emptied yet?

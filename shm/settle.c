@@ -47,7 +47,8 @@ static void retire(const struct tgs_heap *heap, struct tgs_slot *slot, uint64_t 
 
 	if (ref >= heap->geometry.heap_bytes ||
 	    tgs_object_find(heap, heap->base + ref, &object) != TGS_FOUND ||
-	    !tgs_object_live(heap, &object))
+	    !tgs_object_live(heap, &object) ||
+	    !tgs_has_more(heap, tgs_classes[object.span.class].kind, object.span.page))
 		return;
 	/* As in every free: whoever swings a link in this object learns first whether he has. */
 	if (atomic_load_explicit(&heap->records[object.span.page].flags, memory_order_relaxed) &
@@ -83,7 +84,8 @@ static void unpublish(const struct tgs_heap *heap, uint64_t ref)
 	_Atomic uint64_t *word;
 
 	if (ref >= heap->geometry.heap_bytes ||
-	    tgs_object_find(heap, heap->base + ref, &object) != TGS_FOUND)
+	    tgs_object_find(heap, heap->base + ref, &object) != TGS_FOUND ||
+	    !tgs_has_more(heap, tgs_classes[object.span.class].kind, object.span.page))
 		return;
 	word = tgs_published_word(heap, tgs_classes[object.span.class].kind, object.span.page,
 				  object.unit);

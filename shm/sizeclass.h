@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/base.h"
+
 #define TGS_CLASSES     68 /* 0 large, 1..67 small */
 #define TGS_CLASS_TINY  68 /* spans of single bytes, grouped in 16-byte blocks */
 #define TGS_CLASSES_ALL 69
@@ -35,9 +37,9 @@ struct tgs_class {
 	uint64_t magic;   /* ceil(2^32 / size); 0 in class 0, so that its only slot is 0 */
 };
 
-extern const struct tgs_class tgs_classes[TGS_CLASSES_ALL];
-extern const uint8_t tgs_class_table_a[129]; /* by ceil(size / 8), up to 1016 bytes */
-extern const uint8_t tgs_class_table_b[249]; /* by ceil((size - 1024) / 128), above */
+extern TGS_HIDDEN const struct tgs_class tgs_classes[TGS_CLASSES_ALL];
+extern TGS_HIDDEN const uint8_t tgs_class_table_a[129]; /* by ceil(size / 8), up to 1016 bytes */
+extern TGS_HIDDEN const uint8_t tgs_class_table_b[249]; /* by ceil((size - 1024) / 128), above */
 
 /*
  * The smallest class whose slots hold size bytes, for 1..TGS_SMALL_MAX; the caller has checked the

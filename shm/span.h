@@ -39,6 +39,14 @@ static inline uint8_t *tgs_page_address(const struct tgs_heap *heap, uint64_t pa
 	return heap->data + (page << TGS_PAGE_SHIFT);
 }
 
+/* Have the published and remote words of this span memory?  Those of a tiny span get it when first somebody publishes, or
+ * frees from afar; until then they are all zero, and a read would be of a hole in the file.  So whoever reads them asks
+ * here, and whoever writes them has made sure: for himself (client/state.c), or since they have been written before. */
+static inline bool tgs_has_more(const struct tgs_heap *heap, unsigned kind, uint64_t page)
+{
+	return kind != TGS_TINY || (tgs_page_entry(heap, page) & TGS_ENTRY_MORE) != 0;
+}
+
 /* The words of one unit.  `published` and `remote` of a tiny span lie elsewhere than `taken`. */
 static inline _Atomic uint64_t *tgs_taken_word(const struct tgs_heap *heap, unsigned kind,
 					       uint64_t page, unsigned unit)
@@ -88,12 +96,24 @@ static inline uint64_t tgs_unit_mask(unsigned n_slots, unsigned unit)
 static inline uint64_t tgs_remote_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page,
 				       unsigned unit)
 {
-	uint64_t low = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 0),
-					    memory_order_acquire);
-	uint64_t high = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 1),
-					     memory_order_acquire);
+	uint64_t low, high;
 
-	return (low & TGS_REMOTE_MASK) | high << 32;
+	if (!tgs_has_more(heap, kind, page))
+		return 0;
+	low = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 0),
+				   memory_order_acquire);
+	high = atomic_load_explicit(tgs_remote_word(heap, kind, page, unit, 1),
+				    memory_order_acquire);
+	return tgs_remote_objects(low, 0) | (uint64_t)tgs_remote_objects(high, 1) << 32;
+}
+
+static inline uint64_t tgs_published_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page,
+					  unsigned unit)
+{
+	return tgs_has_more(heap, kind, page)
+		       ? atomic_load_explicit(tgs_published_word(heap, kind, page, unit),
+					      memory_order_acquire)
+		       : 0;
 }
 
 /* The span that `page` belongs to.  False: to none (or it is an inner page of a large one), or the entry is out of

@@ -32,7 +32,8 @@ static inline uint64_t tgs_tag(const struct tgs_tag_format *format, unsigned slo
 
 static inline uint64_t tgs_tag_of(const struct tgs_tag_format *format, uint64_t value)
 {
-	return value >> format->slot_shift << format->slot_shift;
+	return value >> format->slot_shift << (64 - TGS_SLOT_BITS - format->seq_bits) >>
+	       (64 - TGS_SLOT_BITS - format->seq_bits) << format->slot_shift;
 }
 
 /* Notes a step on `word` in the slot of thread `self` and returns its number: one whose tag does not stand in the word. */

@@ -53,6 +53,7 @@ tg_unit_tests = \
 	%D%/unit/test_heap \
 	%D%/unit/test_heap_info \
 	%D%/unit/test_heap_memory \
+	%D%/unit/test_heap_state \
 	%D%/unit/test_heap_threads \
 	%D%/unit/test_layout \
 	%D%/unit/test_map \
@@ -84,8 +85,9 @@ tg_unit_tests = \
 	%D%/unit/test_takeover_refused \
 	%D%/unit/test_tsan_remote
 
-# A test of memory that fails stands between the daemon and the kernel.
+# Tests of memory that fails stand between the daemon and the kernel.
 %C%_unit_test_heap_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
+%C%_unit_test_heap_state_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
 
 # Tests of tgctl link what it is made of.
 tg_ctl_libs = %D%/libtgtest.la client/ctl/libtgctl.la $(tg_core_libs)
@@ -111,6 +113,7 @@ tg_integration_tests = \
 	%D%/integration/test_life \
 	%D%/integration/test_link \
 	%D%/integration/test_malloc \
+	%D%/integration/test_owed \
 	%D%/integration/test_policy \
 	%D%/integration/test_programs \
 	%D%/integration/test_realloc \
@@ -138,13 +141,18 @@ tg_integration_tests = \
 # Programs that tests start; no tests themselves.
 tg_test_helpers = \
 	%D%/integration/fork_user \
-	%D%/integration/malloc_user
+	%D%/integration/malloc_user \
+	%D%/integration/tgd_full
 # They are run with libtgmalloc.so preloaded, and link nothing of ours.
 %C%_integration_fork_user_SOURCES = %D%/integration/fork_user.c
 %C%_integration_fork_user_LDADD =
 %C%_integration_malloc_user_SOURCES = %D%/integration/malloc_user.c
 %C%_integration_malloc_user_LDADD =
 EXTRA_DIST += %D%/integration/new_user.cc
+# A daemon between which and the kernel something stands.
+%C%_integration_tgd_full_SOURCES = %D%/integration/tgd_full.c daemon/main.c
+%C%_integration_tgd_full_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
+%C%_integration_tgd_full_LDADD = daemon/libtgdaemon.la $(tg_core_libs)
 
 # Each takes files to try as arguments; built here so that they keep compiling, run by hand (see their comments).
 tg_fuzzers = \
@@ -156,6 +164,7 @@ tg_script_tests = \
 	%D%/scripts/test-count-tests \
 	%D%/scripts/test-readme \
 	%D%/scripts/test-runner \
+	%D%/scripts/test-tgbench \
 	tools/check-headers \
 	tools/check-layers \
 	tools/check-lists

@@ -10,7 +10,7 @@ check-model:
 	srcdir='$(srcdir)' CC='$(CC)' $(top_srcdir)/tools/check-model
 
 tg_sources_glob = shm/*.[ch] proto/*.[ch] daemon/*.[ch] client/*.[ch] client/*/*.[ch] \
-	examples/*/*.[ch] tests/*/*.[ch] tools/*.c
+	examples/*/*.[ch] tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch] tools/*.c
 
 # cppcheck does not look for system headers: without the loops of utlist it takes a session for uninitialised.  The
 # suppressed kinds take "object - start of the heap", where object may be NULL, for arithmetic on NULL.  In

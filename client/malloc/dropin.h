@@ -20,9 +20,6 @@ void *__libc_realloc(void *object, size_t size);
 void *__libc_memalign(size_t align, size_t size);
 void __libc_free(void *object);
 
-/* This thread is inside libtg, or has no use of the heap: what it allocates is the C library's. */
-extern __thread bool tgc_use_libc;
-
 /* start.c: after an allocation from the heap failed with errno: attaches if that was never
  * tried. */
 enum tgc_next { TGC_NEXT_RETRY, TGC_NEXT_LIBC, TGC_NEXT_FAIL };

@@ -14,10 +14,9 @@
 #include <string.h>
 
 #include "client/tg.h"
+#include "shm/sizeclass.h"
 
 #define ALIGN 16u
-
-__thread bool tgc_use_libc;
 
 /* The size whose class has slots aligned to 16: all but the tiny ones and the class of 24
  * bytes have. */
@@ -53,11 +52,7 @@ static TGS_COLD void *allocate_slow(size_t align, size_t size, bool zero)
 	void *p = NULL;
 
 	if (next == TGC_NEXT_RETRY) {
-		bool was = tgc_use_libc;
-
-		tgc_use_libc = true;
 		p = from_heap(align, round_up(size), zero);
-		tgc_use_libc = was;
 		if (!p)
 			next = tgc_dropin_failed();
 	}
@@ -75,13 +70,7 @@ static inline void *allocate(size_t align, size_t size, bool zero)
 
 	if (TGS_UNLIKELY(tgc_use_libc))
 		return from_libc(align, size, zero);
-	if (TGS_UNLIKELY(size > PTRDIFF_MAX)) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	tgc_use_libc = true;
 	p = from_heap(align, round_up(size), zero);
-	tgc_use_libc = false;
 	if (TGS_UNLIKELY(!p))
 		return allocate_slow(align, size, zero);
 	return p;
@@ -109,13 +98,11 @@ TG_API void free(void *object)
 		__libc_free(object);
 		return;
 	}
-	/* A forked child's copy of its parent's object is only forgotten.  Nor is anything freed
-	 * from inside libtg, nor by a thread that has no use of the heap. */
+	/* A forked child's copy of its parent's object is only forgotten. */
 	if (TGS_UNLIKELY(tgc_inherited != NULL) &&
 	    (tgc_is_inherited(object) || tgc_is_strange(object)))
 		return;
-	if (TGS_LIKELY(!tgc_use_libc))
-		tg_free(object);
+	tg_free(object);
 }
 
 /* The C library has no second name for this one. */
@@ -128,15 +115,29 @@ static size_t libc_usable_size(void *object)
 	return usable_size ? usable_size(object) : 0;
 }
 
+/* Some programs ask after each malloc.  No object here is tiny, and whoever asks for one that is not live gets any answer
+ * from the C library, too. */
+static inline size_t small_size(const void *object)
+{
+	uint64_t page = (uint64_t)((const uint8_t *)object - tgc_heap.data) >> TGS_PAGE_SHIFT;
+	unsigned class = tgs_entry_class(
+		atomic_load_explicit(&tgc_heap.page_map[page], memory_order_relaxed));
+
+	return class < TGS_CLASSES ? tgs_classes[class].size : 0;
+}
+
 TG_API size_t malloc_usable_size(void *object)
 {
+	size_t size;
+
 	if (!object)
 		return 0;
-	if (!tgc_in_heap(object))
+	if (TGS_UNLIKELY(!tgc_in_heap(object)))
 		return libc_usable_size(object);
-	if (tgc_is_inherited(object))
+	if (TGS_UNLIKELY(tgc_is_inherited(object)))
 		return tgc_inherited_size(object);
-	return tg_usable_size(object);
+	size = small_size(object);
+	return TGS_LIKELY(size != 0) ? size : tg_usable_size(object);
 }
 
 /* From the C library, or from a parent, to where new objects are. */
@@ -170,9 +171,7 @@ TG_API void *realloc(void *object, size_t size)
 		return tgc_use_libc ? __libc_realloc(object, size) : move(object, size);
 	if (TGS_UNLIKELY(tgc_use_libc) || TGS_UNLIKELY(tgc_is_inherited(object)))
 		return move(object, size);
-	tgc_use_libc = true;
 	p = tg_realloc(object, round_up(size));
-	tgc_use_libc = false;
 	if (TGS_UNLIKELY(!p) && errno == ENOTCONN)
 		return move(object, size);
 	if (TGS_UNLIKELY(!p))

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "client/malloc/dropin.h"
+#include "client/prefetch.h"
 
 enum { NEW, ATTACHED, FAILED };
 
@@ -47,6 +48,7 @@ static void start(void)
 	if (r == 0) {
 		r = tgc_fork_ready();
 		if (r == 0) {
+			tgc_first_spans();
 			atomic_store(&state, ATTACHED);
 			return;
 		}

@@ -237,8 +237,8 @@ static void found(const struct tgs_object *object, void *p)
 {
 	struct place key = {.p = p};
 	struct place *place = bsearch(&key, places, n_places, sizeof(places[0]), by_address);
-	uint64_t published = atomic_load(tgs_published_word(
-		&tgc_heap, tgs_classes[object->span.class].kind, object->span.page, object->unit));
+	uint64_t published = tgs_published_bits(&tgc_heap, tgs_classes[object->span.class].kind,
+						object->span.page, object->unit);
 
 	if (n_live < FOUND_MAX)
 		live[n_live++] = p;

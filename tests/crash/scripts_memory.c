@@ -51,7 +51,7 @@ static void malloc_many(void)
 	tgt_end();
 }
 
-/* Freed in a unit that is not the current one any more: what malloc takes first. */
+/* Freed a moment ago: what malloc takes first. */
 static void two_warm(void)
 {
 	tgt_do_mallocs(10, (unsigned)b(), a());
@@ -375,6 +375,8 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"malloc, tiny ones of all sizes", .operation = malloc_tiny_mix},
 	{"malloc, many spans", .set_up = one_at_hand, .operation = malloc_many, .a = PAGE, .b = 40},
 	{"malloc, a full span", .set_up = one_at_hand, .operation = malloc_many, .a = BIG, .b = 6},
+	{"malloc, warm block, tiny", .set_up = two_warm, .operation = malloc_warm, .a = TINY,
+	 .b = 6},
 	{"malloc, warm slots, dense", .set_up = two_warm, .operation = malloc_warm, .a = DENSE,
 	 .b = 70},
 	{"malloc, warm slots, sparse", .set_up = two_warm, .operation = malloc_warm, .a = BIG,

@@ -211,6 +211,7 @@ struct tgt_script tgt_share_scripts[128] = {
 	{"publish, sparse", .set_up = one_own, .operation = publish, .a = 1000},
 	{"publish, large", .set_up = one_own, .operation = publish, .a = 40000},
 	{"root, first", .set_up = one_own, .operation = root_set_first, .a = 100},
+	{"root, tiny", .set_up = one_own, .operation = root_set_first, .a = 8},
 	{"root, again", .set_up = root_and_two, .operation = root_set_again, .a = 100},
 	{"root, compared", .set_up = root_and_two, .operation = root_cas, .a = 100},
 	{"root, removed", .set_up = root_and_two, .operation = root_remove, .a = 100},

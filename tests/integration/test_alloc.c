@@ -330,6 +330,26 @@ static void test_a_steady_state_sends_no_message(void)
 	CU_ASSERT_EQUAL(tgt_status("messages"), messages);
 }
 
+static void test_what_one_size_leaves_serves_others(void)
+{
+	const size_t bytes = 16 * MIB;
+	size_t size, i;
+	void **objects = malloc(bytes / 512 * sizeof(*objects));
+
+	for (size = 512; size <= 8192; size *= 2) {
+		for (i = 0; i < bytes / size; i++) {
+			objects[i] = tg_malloc(size);
+			CU_ASSERT_PTR_NOT_NULL_FATAL(objects[i]);
+		}
+		CU_ASSERT(tgt_stats().span_bytes < bytes + bytes / 4);
+		for (i = 0; i < bytes / size; i++)
+			tg_free(objects[i]);
+	}
+	/* The daemon had no more memory for it, either. */
+	CU_ASSERT(tgt_status("resident_bytes") < (long long)(bytes + bytes / 2));
+	free(objects);
+}
+
 static void test_accounting_is_net_zero(void)
 {
 	struct tg_stats stats;
@@ -392,6 +412,7 @@ int main(void)
 		{"A ref leads back to its pointer, and nowhere if it is none", test_refs},
 		{"A steady state of malloc and free sends no message",
 		 test_a_steady_state_sends_no_message},
+		{"What one size leaves serves the next", test_what_one_size_leaves_serves_others},
 		{"The accounts add up, and are zero after a trim", test_accounting_is_net_zero},
 		{"tg_stats fills in what the caller has room for", test_stats_of_other_sizes},
 		CU_TEST_INFO_NULL,

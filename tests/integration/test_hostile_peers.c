@@ -208,6 +208,53 @@ static void descriptors_that_are_sent_are_not_kept(void)
 
 /* Random bytes behind a good hello, from fixed seeds: whatever they are, the daemon ends the
  * connection or answers. */
+/* Asks for memory for the state of tiny spans; returns the error of the reply. */
+static int back_state(const uint64_t *pages, size_t n, uint32_t ahead)
+{
+	Tgd__BackState body = TGD__BACK_STATE__INIT;
+	Tgd__Request request = TGD__REQUEST__INIT;
+	const Tgd__Reply *reply;
+
+	body.n_pages = n;
+	body.pages = (uint64_t *)(uintptr_t)pages;
+	body.ahead = ahead;
+	request.body_case = TGD__REQUEST__BODY_BACK_STATE;
+	request.back_state = &body;
+	CU_ASSERT_EQUAL_FATAL(tgt_peer_ask(&bad, &request, &reply), 0);
+	return reply->error;
+}
+
+static void state_of_what_is_no_tiny_span_is_not_given(void)
+{
+	const uint64_t pages[] = {0, 1, 12345, UINT64_MAX};
+	const Tgd__Reply *reply;
+	unsigned i;
+
+	CU_ASSERT_EQUAL(tgt_peer_hello(&bad), 0);
+	CU_ASSERT_EQUAL(back_state(pages, 1, 0), -ENOTCONN);
+	CU_ASSERT_EQUAL(tgt_peer_attach(&bad, "bad", 0, 0, &reply), 0);
+	for (i = 0; i < 4; i++)
+		CU_ASSERT_EQUAL(back_state(&pages[i], 1, UINT32_MAX), -EINVAL);
+	CU_ASSERT_EQUAL(back_state(pages, 4, 7), -EINVAL);
+	CU_ASSERT_EQUAL(tgt_peer_detach(&bad), 0);
+}
+
+static void state_of_no_page_at_all_is_told_and_disconnected(void)
+{
+	Tgd__BackState body = TGD__BACK_STATE__INIT;
+	Tgd__Request request = TGD__REQUEST__INIT;
+	const Tgd__Reply *reply;
+	uint8_t buf[64];
+
+	CU_ASSERT_EQUAL(tgt_peer_hello(&bad), 0);
+	CU_ASSERT_EQUAL(tgt_peer_attach(&bad, "bad", 0, 0, &reply), 0);
+	request.id = 77;
+	request.body_case = TGD__REQUEST__BODY_BACK_STATE;
+	request.back_state = &body;
+	send_bytes(buf, pack(&request, buf, sizeof(buf)));
+	expect_told(-EPROTO, "pages");
+}
+
 static void random_payloads_never_hurt(void)
 {
 	uint64_t state = 0x9e3779b97f4a7c15;
@@ -463,6 +510,9 @@ static CU_TestInfo tests[] = {
 	 a_newer_program_that_also_speaks_ours_is_welcome},
 	{"half a frame and a close is just a close", half_a_frame_and_a_close_is_just_a_close},
 	{"descriptors that are sent are not kept", descriptors_that_are_sent_are_not_kept},
+	{"state of what is no tiny span is not given", state_of_what_is_no_tiny_span_is_not_given},
+	{"state of no page at all is told and disconnected",
+	 state_of_no_page_at_all_is_told_and_disconnected},
 	{"random payloads never hurt", random_payloads_never_hurt},
 	{"a peer that never reads is not listened to, and loses nothing when it does",
 	 a_peer_that_never_reads_is_not_listened_to_and_loses_nothing_when_it_does},

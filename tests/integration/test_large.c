@@ -100,6 +100,21 @@ static void test_what_is_kept_is_bounded(void)
 	CU_ASSERT(tgt_stats().cached_bytes <= KEPT_BYTES);
 }
 
+static void test_what_grows_leaves_little_behind(void)
+{
+	const size_t least = MIB / 2;
+	size_t size;
+	void *p;
+
+	/* A buffer that grows by a third each time never fits where it lay before. */
+	for (size = 100000; size < 8 * MIB; size += size / 3) {
+		p = tg_malloc(size);
+		CU_ASSERT_PTR_NOT_NULL(p);
+		CU_ASSERT(tgt_stats().cached_bytes <= (size > least ? size : least) + 8192);
+		tg_free(p);
+	}
+}
+
 /* ---- threads of one process share them ---- */
 
 #define SHELF 32
@@ -313,6 +328,7 @@ int main(void)
 		 test_the_last_one_freed_is_used_next},
 		{"What is kept of freed ones is bounded in number and size",
 		 test_what_is_kept_is_bounded},
+		{"A buffer that grows leaves little behind", test_what_grows_leaves_little_behind},
 		{"The threads of a process share their large objects",
 		 test_threads_share_large_objects},
 		{"What a thread freed it has again, and when it ends the others have it",

@@ -60,6 +60,13 @@ static void set_up(void)
 	tgt_set_up_daemon(NULL);
 }
 
+/* A program that makes next to nothing: more than it can have used is what came at the start. */
+static void first_spans(void)
+{
+	tell(MALLOC_USER, "on-heap");
+	CU_ASSERT_EQUAL(tgt_status("peak_span_bytes"), 18 * 8192);
+}
+
 static void set_up_small(void)
 {
 	static const char *const args[] = {"--limit", "64M", NULL};
@@ -129,6 +136,7 @@ static CU_TestInfo malloc_tests[] = {
 	{"posix_memalign, aligned_alloc, memalign, valloc and pvalloc align", aligned},
 	{"absurd sizes are ENOMEM in every function", errors},
 	{"malloc and free that succeed leave errno alone", errno_stays},
+	{"a program starts with a span of each usual class", first_spans},
 	{"480 threads that come and go leave no more caches than ran at once", threads},
 	{"threads cancelled inside malloc leave no lock behind", cancelled},
 	{"a double free is named and aborts", double_free},

@@ -251,8 +251,8 @@ static void say_leaked(const struct live *live)
 	storm_fail("leaked: class %u, %zu bytes at %llx, %s (kind %u, seat %u, number %llu, if it "
 		   "has any)",
 		   object.span.class, tg_usable_size(head), (unsigned long long)live->ref,
-		   *tgs_published_word(&tgc_heap, tgs_classes[object.span.class].kind,
-				       object.span.page, object.unit) &
+		   tgs_published_bits(&tgc_heap, tgs_classes[object.span.class].kind,
+				      object.span.page, object.unit) &
 				   object.bit
 			   ? "published"
 			   : "private",

@@ -139,16 +139,25 @@ static inline void take_objects(uint64_t page, unsigned n)
 		take_object(page, n);
 }
 
+/* What is done before others' frees and publications are written. */
+static inline void back_state(uint64_t page)
+{
+	if (kind_at(page) == TGS_TINY)
+		CU_ASSERT_EQUAL(tgd_heap_back_state(heap, &page, 1, 0), 0);
+}
+
 static inline void drop_object(uint64_t page, unsigned index)
 {
 	uint64_t bit = UINT64_C(1) << index % 64;
 
-	*tgs_published_word(view, kind_at(page), page, index / 64) &= ~bit;
+	if (tgs_has_more(view, kind_at(page), page))
+		*tgs_published_word(view, kind_at(page), page, index / 64) &= ~bit;
 	*tgs_taken_word(view, kind_at(page), page, index / 64) &= ~bit;
 }
 
 static inline void publish(uint64_t page, unsigned index)
 {
+	back_state(page);
 	*tgs_published_word(view, kind_at(page), page, index / 64) |= UINT64_C(1) << index % 64;
 }
 
@@ -158,6 +167,7 @@ static inline void remote_free(unsigned self, uint64_t page, unsigned index)
 	_Atomic uint64_t *word =
 		tgs_remote_word(view, kind_at(page), page, index / 64, index % 64 / 32);
 
+	back_state(page);
 	CU_ASSERT_EQUAL(tgs_remote_free(view, self, word, UINT32_C(1) << index % 32), 0);
 	tgs_step_done(&view->slots[self]);
 }
@@ -167,6 +177,7 @@ static inline struct tgs_pending *buffer_free(unsigned self, unsigned place, uin
 {
 	struct tgs_pending *pending = &view->slots[self].pending[place];
 
+	back_state(page);
 	pending->word = tgs_ref_of(
 		view, tgs_remote_word(view, kind_at(page), page, index / 64, index % 64 / 32));
 	pending->mask |= UINT32_C(1) << index % 32;

@@ -22,11 +22,14 @@ static const struct {
 	const char *field;
 	size_t min, max;
 } limits[] = {
+	/* requests */
 	{"Hello.program", 0, 64},
 	{"Attach.heap", 0, 63},
 	{"Attach.name", 0, 63},
 	{"PutSpans.pages", 1, 256},
+	{"BackState.pages", 1, 256},
 	{"RootSet.name", 1, 127},
+	/* replies */
 	{"HelloReply.program", 0, 64},
 	{"AttachReply.heap_uuid", 16, 16},
 	{"SpansReply.spans", 1, 256},

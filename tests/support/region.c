@@ -85,12 +85,18 @@ void tgt_set_entry(uint64_t page, uint64_t entry)
 
 void tgt_put_span(uint64_t page, unsigned class, unsigned owner, uint64_t large_pages)
 {
+	uint64_t more = class == TGS_CLASS_TINY ? TGS_ENTRY_MORE : 0;
 	unsigned i;
 
 	if (class == 0)
 		tgt_set_entry(page, tgs_entry_make(0, owner, 0, large_pages));
 	for (i = 0; class != 0 && i < tgs_classes[class].n_pages; i++)
-		tgt_set_entry(page + i, tgs_entry_make(class, owner, i, 0));
+		tgt_set_entry(page + i, more | tgs_entry_make(class, owner, i, 0));
+}
+
+void tgt_take_more(uint64_t page)
+{
+	tgt_set_entry(page, tgt_heap->page_map[page] & ~TGS_ENTRY_MORE);
 }
 
 void tgt_remove_span(uint64_t page)

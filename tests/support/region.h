@@ -31,8 +31,11 @@ void tgt_region_end(struct tgt_region *region);
 /* The slot belongs to some client. */
 void tgt_open_slot(unsigned slot);
 
-/* Writes the entries of a span of `class` at `page` (large_pages: of a large one), or that of another owner. */
+/* Writes the entries of a span of `class` at `page` (large_pages: of a large one), or that of another owner.  All state of a
+ * tiny span has memory ... */
 void tgt_put_span(uint64_t page, unsigned class, unsigned owner, uint64_t large_pages);
+/* ... or, after this, taken words only, as the entry says. */
+void tgt_take_more(uint64_t page);
 void tgt_remove_span(uint64_t page);
 void tgt_set_entry(uint64_t page, uint64_t entry);
 
@@ -42,3 +45,8 @@ struct tgs_span tgt_span(uint64_t page);
 /* The taken bit of an object, and the remote word for it. */
 void tgt_take(uint64_t page, unsigned index);
 _Atomic uint64_t *tgt_remote_word(uint64_t page, unsigned index);
+/* The object's bit in it. */
+static inline uint64_t tgt_remote_bit(unsigned index)
+{
+	return UINT64_C(1) << index % 32 << TGS_REMOTE_BITS_SHIFT(index / 32 % 2);
+}

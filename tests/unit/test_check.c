@@ -60,7 +60,7 @@ static void test_counts(void)
 		CU_ASSERT_EQUAL(counts.objects, 0);
 		for (i = 0; i < n; i++)
 			tgt_take(PAGE, i);
-		*tgt_remote_word(PAGE, n - 1) |= UINT64_C(1) << (n - 1) % 32;
+		*tgt_remote_word(PAGE, n - 1) |= tgt_remote_bit(n - 1);
 		*tgs_published_word(tgt_heap, tgs_classes[class].kind, PAGE, 0) = 1;
 		counts = counts_of(PAGE, NULL);
 		CU_ASSERT_EQUAL(counts.objects, n - 1);
@@ -101,11 +101,11 @@ static void test_broken_rules(void)
 	tgt_heap->records[PAGE].unit.published = UINT64_C(1) << 63;
 	is_broken(PAGE, NULL, "span at page 10 (class 30, owner 2): slot 63 has a bit set");
 	tgt_heap->records[PAGE].unit.published = 0;
-	tgt_heap->records[PAGE].unit.remote[1] = UINT64_C(1) << 31;
+	tgt_heap->records[PAGE].unit.remote[1] = tgt_remote_bit(63);
 	is_broken(PAGE, NULL, "slot 63 has a bit set, but there is no such slot");
 	tgt_heap->records[PAGE].unit.remote[1] = 0;
 
-	tgt_heap->records[PAGE].unit.remote[0] = 1 << 2;
+	tgt_heap->records[PAGE].unit.remote[0] = tgt_remote_bit(2);
 	is_broken(PAGE, NULL, "slot 2 is freed by others but was not allocated");
 	tgt_take(PAGE, 2);
 	CU_ASSERT_EQUAL(counts_of(PAGE, NULL).remote, 1);
@@ -119,7 +119,7 @@ static void test_broken_rules(void)
 static void test_rules_hold_in_every_unit(void)
 {
 	tgt_put_span(PAGE, 2, OWNER, 0);
-	tgt_heap->dense[PAGE * TGS_DENSE_UNITS + 7].remote[1] = UINT64_C(1) << 31;
+	tgt_heap->dense[PAGE * TGS_DENSE_UNITS + 7].remote[1] = tgt_remote_bit(63);
 	is_broken(PAGE, NULL, "slot 511 is freed by others");
 	tgt_put_span(PAGE, TGS_CLASS_TINY, OWNER, 0);
 	tgt_heap->tiny_more[PAGE].unit[127].published = UINT64_C(1) << 63;
@@ -152,7 +152,7 @@ static void test_buffered_frees_are_not_live(void)
 	buffer(OTHER, 63, 2);
 	buffer(FREER, 0, 32);
 	buffer(OTHER, 0, 511);
-	*tgt_remote_word(PAGE, 64) = 1;
+	*tgt_remote_word(PAGE, 64) = tgt_remote_bit(64);
 	buffer(OTHER, 17, 64);
 	CU_ASSERT_EQUAL(tgs_pending_collect(tgt_heap, slots, 3, &pending), 0);
 	CU_ASSERT_EQUAL(pending.n, 5);

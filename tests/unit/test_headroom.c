@@ -146,6 +146,26 @@ static void takes_are_counted_down_and_given_back(void)
 	CU_ASSERT(tgd_headroom_take(&headroom, 2048 * MIB));
 }
 
+static void a_margin_is_kept_for_what_is_urgent(void)
+{
+	const uint64_t margin = TGD_HEADROOM_MARGIN;
+
+	write_file("cg/a/b/memory.max", "209715200\n");
+	write_file("cg/a/b/memory.current", "104857600\n");
+	CU_ASSERT_EQUAL(tgd_headroom_read(&headroom), 100 * MIB);
+	CU_ASSERT_FALSE(tgd_headroom_take(&headroom, 100 * MIB - margin + 1));
+	CU_ASSERT(tgd_headroom_take(&headroom, 100 * MIB - margin));
+	/* The kernel's figures follow. */
+	write_file("cg/a/b/memory.current", "205520896\n");
+	CU_ASSERT_EQUAL(tgd_headroom_read(&headroom), margin);
+	CU_ASSERT_FALSE(tgd_headroom_take(&headroom, 1));
+	headroom.urgent = true;
+	CU_ASSERT(tgd_headroom_take(&headroom, margin));
+	CU_ASSERT_EQUAL(headroom.left, 0);
+	write_file("cg/a/b/memory.current", "209715200\n");
+	CU_ASSERT_FALSE(tgd_headroom_take(&headroom, 1));
+}
+
 static void the_real_machine_can_be_read(void)
 {
 	struct tgd_headroom real;
@@ -163,6 +183,7 @@ static CU_TestInfo tests[] = {
 	 page_cache_that_can_be_dropped_is_no_use_of_memory},
 	{"what cannot be read does not limit", what_cannot_be_read_does_not_limit},
 	{"takes are counted down and given back", takes_are_counted_down_and_given_back},
+	{"a margin is kept for what is urgent", a_margin_is_kept_for_what_is_urgent},
 	{"the real machine can be read", the_real_machine_can_be_read},
 	CU_TEST_INFO_NULL,
 };

@@ -244,6 +244,24 @@ static void a_batch_lies_side_by_side(void)
 		CU_ASSERT_EQUAL(grant[i].page, grant[i - 1].page + tgs_classes[41].n_pages);
 }
 
+static void a_batch_fills_holes_first(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client), n = 0, i;
+	struct tgd_grant grant[64], again[64];
+
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, 5, 64, grant, &n), 0);
+	for (i = 0; i < 64; i += 2)
+		CU_ASSERT_EQUAL(put_span(client, slot, grant[i].page), 0);
+	/* No two holes lie side by side. */
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, 6, 40, again, &n), 0);
+	CU_ASSERT_EQUAL(n, 40);
+	for (i = 0; i < 32; i++)
+		CU_ASSERT_EQUAL(again[i].page, grant[2 * i].page);
+	for (; i < 40; i++)
+		CU_ASSERT_EQUAL(again[i].page, grant[63].page + 1 + (i - 32));
+}
+
 static void memory_that_was_used_is_not_called_zero(void)
 {
 	uint32_t client = add_client(0);
@@ -373,6 +391,7 @@ static CU_TestInfo clients[] = {
 static CU_TestInfo spans[] = {
 	{"a span of every class is whole and zero", a_span_of_every_class_is_whole_and_zero},
 	{"a batch lies side by side", a_batch_lies_side_by_side},
+	{"a batch fills the holes first", a_batch_fills_holes_first},
 	{"memory that was used is not called zero", memory_that_was_used_is_not_called_zero},
 	{"spans that are not the slot's cannot be put", spans_that_are_not_the_slots_cannot_be_put},
 	{"an empty span is free memory, whatever was scribbled there",

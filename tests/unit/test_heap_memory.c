@@ -216,6 +216,8 @@ static void every_byte_that_a_client_may_touch_has_memory(void)
 		uint64_t page = get_span(client, slot, class).page;
 		unsigned n_slots = span_at(page).n_slots, i;
 
+		/* But what has none before it is asked for. */
+		back_state(page);
 		CU_ASSERT_EQUAL(fstat(tgd_heap_heap_fd(heap), &before), 0);
 		for (i = 0; i < n_slots; i++) {
 			take_object(page, i);

@@ -114,6 +114,7 @@ static void take_and_give(uint64_t page, bool publish_some)
 	unsigned step = span.class == TGS_CLASS_TINY ? 16 : 1 + (unsigned)random_next() % 4;
 	unsigned i;
 
+	back_state(page);
 	for (i = 0; i < span.n_slots; i += step) {
 		_Atomic uint64_t *taken = tgs_taken_word(view, kind_at(page), page, i / 64);
 		uint64_t bit = UINT64_C(1) << i % 64;

@@ -13,7 +13,7 @@
 
 static void test_version(void)
 {
-	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 2);
+	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 4);
 	CU_ASSERT_EQUAL(TGS_MAP_MAGIC, UINT64_C(0x0a70616d20677401));
 	CU_ASSERT_EQUAL(TGS_HEAP_MAGIC, UINT64_C(0x0a70616568677402));
 	CU_ASSERT_EQUAL(TGS_PAGE_SIZE, 8192);
@@ -105,9 +105,14 @@ static void test_entries_keep_what_is_put_into_them(void)
 		}
 	}
 	CU_ASSERT_EQUAL(tgs_entry_make(13, 2, 3, 4), UINT64_C(0x000000040300028d));
+	CU_ASSERT_EQUAL(tgs_entry_make(68, 2, 0, 0) | TGS_ENTRY_MORE, UINT64_C(0x00000000100002c4));
 	/* A remote word: 32 bits, slot, number; nothing left over. */
-	CU_ASSERT_EQUAL(TGS_REMOTE_SEQ_SHIFT + TGS_REMOTE_SEQ_BITS, 64);
-	CU_ASSERT_EQUAL(TGS_REMOTE_SLOT_SHIFT + TGS_SLOT_BITS, TGS_REMOTE_SEQ_SHIFT);
+	CU_ASSERT_EQUAL(32 + TGS_SLOT_BITS + TGS_REMOTE_SEQ_BITS, 64);
+	/* The 64 objects of a unit are 64 bits side by side, in the middle of two words. */
+	CU_ASSERT_EQUAL(tgs_remote_objects(UINT64_C(0x1234567800000000), 0), 0x12345678);
+	CU_ASSERT_EQUAL(tgs_remote_objects(UINT64_C(0xffffffff12345678), 1), 0x12345678);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_record, unit.remote) % 16, 0);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_tiny_more, unit[1].remote) % 16, 0);
 }
 
 static void test_the_geometry_of_64_gib(void)

@@ -5,6 +5,7 @@
 #include <CUnit/CUnit.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tests/support/frees.h"
 #include "tests/support/runner.h"
@@ -74,7 +75,7 @@ static void test_many_in_one_step(void)
 		tgs_remote_free(tgt_heap, FREER, tgt_remote_word(DENSE_PAGE, 32), 0xff00ff00), 0);
 	seq = slot(FREER)->step.seq;
 	CU_ASSERT_EQUAL(seq, 1);
-	CU_ASSERT_EQUAL(*tgt_remote_word(DENSE_PAGE, 32) & TGS_REMOTE_MASK, 0xff00ff00);
+	CU_ASSERT_EQUAL(tgs_remote_objects(*tgt_remote_word(DENSE_PAGE, 32), 1), 0xff00ff00);
 	tgs_step_done(slot(FREER));
 	CU_ASSERT_EQUAL(harvest(DENSE_PAGE).n_freed, 16);
 }
@@ -228,6 +229,51 @@ static void test_no_other_word_is(void)
 	CU_ASSERT_FALSE(tgs_word_place(tgt_heap, UINT64_MAX, &place));
 }
 
+/* ---- tiny spans whose published and remote words have no memory ---- */
+
+static long long blocks(void)
+{
+	struct stat st;
+
+	CU_ASSERT_EQUAL_FATAL(fstat(tgt_region.heap_fd, &st), 0);
+	return (long long)st.st_blocks;
+}
+
+static void test_words_without_memory_are_zero_and_not_touched(void)
+{
+	uint64_t ref = tgs_ref_of(tgt_heap, tgt_remote_word(TINY_PAGE, 100));
+	struct tgs_span span = tgt_span(TINY_PAGE);
+	struct tgs_pending *pending = &slot(FREER)->pending[0];
+	_Atomic uint64_t *word;
+	long long before;
+
+	tgt_take_more(TINY_PAGE);
+	tgt_take(TINY_PAGE, 100);
+	pending->word = ref;
+	pending->mask = UINT32_C(1) << 100 % 32;
+	before = blocks();
+	CU_ASSERT_FALSE(tgs_has_more(tgt_heap, TGS_TINY, TINY_PAGE));
+	CU_ASSERT_TRUE(tgs_has_more(tgt_heap, TGS_SPARSE, SPARSE_PAGE));
+	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_TINY, TINY_PAGE, 1), 0);
+	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_TINY, TINY_PAGE, 1), 0);
+	CU_ASSERT_TRUE(is_live(TINY_PAGE, 100));
+	CU_ASSERT_EQUAL(tgs_span_live(tgt_heap, &span), 1);
+	CU_ASSERT_FALSE(tgs_span_empty(tgt_heap, &span));
+	CU_ASSERT_EQUAL(harvest(TINY_PAGE).n_freed, 0);
+	/* A free of such a word is of an older span: it hits nothing that lies there now. */
+	CU_ASSERT_FALSE(tgs_remote_word_at(tgt_heap, ref, &word));
+	CU_ASSERT_FALSE(tgs_pending_applied(tgt_heap, FREER, ref));
+	CU_ASSERT_EQUAL(tgs_pending_drop_gone(tgt_heap, pending), UINT32_C(1) << 100 % 32);
+	CU_ASSERT_EQUAL(pending->mask, 0);
+	CU_ASSERT_EQUAL(blocks(), before);
+	/* With memory they are as zero as they were. */
+	tgt_put_span(TINY_PAGE, TGS_CLASS_TINY, OWNER, 0);
+	CU_ASSERT_TRUE(tgs_remote_word_at(tgt_heap, ref, &word));
+	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_TINY, TINY_PAGE, 1), 0);
+	CU_ASSERT_TRUE(is_live(TINY_PAGE, 100));
+	CU_ASSERT(blocks() > before);
+}
+
 int main(void)
 {
 	CU_TestInfo frees[] = {
@@ -244,6 +290,8 @@ int main(void)
 		{"Hints go to the owner of now", test_hints_lead_to_the_owner},
 		{"Every remote word is known by its place", test_every_remote_word_is_known},
 		{"No other word is taken for one", test_no_other_word_is},
+		{"Words without memory are zero and not touched",
+		 test_words_without_memory_are_zero_and_not_touched},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

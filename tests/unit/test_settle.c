@@ -6,7 +6,9 @@
 #include <CUnit/CUnit.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "shm/link.h"
 #include "shm/remote.h"
 #include "shm/settle.h"
 #include "shm/step.h"
@@ -72,12 +74,11 @@ static void test_the_frees_of_the_dead_are_applied(void)
 /* Killed with a step noted, before its swap. */
 static void test_a_free_not_yet_done_is_done(void)
 {
-	static const struct tgs_tag_format format = {TGS_REMOTE_SLOT_SHIFT, TGS_REMOTE_SEQ_BITS,
-						     TGS_STEP_FREE};
+	_Atomic uint64_t *word = tgt_remote_word(DENSE_PAGE, 3);
 
 	tgt_take(DENSE_PAGE, 3);
 	buffer(FREER, 0, DENSE_PAGE, 3);
-	tgs_step_begin(tgt_heap, FREER, &format, tgt_remote_word(DENSE_PAGE, 3), 1 << 3, 0, 0);
+	tgs_step_begin(tgt_heap, FREER, tgs_remote_format(word), word, 1 << 3, 0, 0);
 	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(slot_is_settled(FREER));
 	CU_ASSERT_FALSE(is_live(DENSE_PAGE, 3));
@@ -115,15 +116,14 @@ static void test_a_free_done_is_not_done_again(void)
 /* Killed before it told the owner: its recoverer does. */
 static void test_a_hint_not_given_is_given(void)
 {
-	static const struct tgs_tag_format format = {TGS_REMOTE_SLOT_SHIFT, TGS_REMOTE_SEQ_BITS,
-						     TGS_STEP_FREE};
+	_Atomic uint64_t *word = tgt_remote_word(DENSE_PAGE, 3);
 	uint64_t seq;
 
 	tgt_take(DENSE_PAGE, 3);
 	buffer(FREER, 0, DENSE_PAGE, 3);
-	seq = tgs_step_begin(tgt_heap, FREER, &format, tgt_remote_word(DENSE_PAGE, 3), 1 << 3, 0,
-			     0);
-	*tgt_remote_word(DENSE_PAGE, 3) = 1 << 3 | tgs_tag(&format, FREER, seq);
+	seq = tgs_step_begin(tgt_heap, FREER, tgs_remote_format(word), word, 1 << 3, 0, 0);
+	*word = UINT64_C(1) << TGS_REMOTE_BITS_SHIFT(0) << 3 |
+		tgs_tag(tgs_remote_format(word), FREER, seq);
 	CU_ASSERT_FALSE(is_dirty(OWNER, DENSE_PAGE));
 	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(is_dirty(OWNER, DENSE_PAGE));
@@ -186,6 +186,38 @@ static void test_garbage_in_a_slot(void)
 	}
 }
 
+/* The thread had frees in flight in a tiny span that has ended; another one lies there now, whose remote words have no memory:
+ * those frees took place, and nothing is written where nothing is. */
+static void test_a_free_where_a_word_has_no_memory(void)
+{
+	_Atomic uint64_t *word = tgt_remote_word(TINY_PAGE, 64);
+	struct stat before, after;
+
+	tgt_take(TINY_PAGE, 64);
+	tgt_take(TINY_PAGE, 200);
+	buffer(FREER, 0, TINY_PAGE, 64);
+	buffer(FREER, 1, TINY_PAGE, 200);
+	tgs_step_begin(tgt_heap, FREER, tgs_remote_format(word), word, 1, 0, 0);
+	tgt_take_more(TINY_PAGE);
+	/* Where the link lies. */
+	tgs_page_address(tgt_heap, DENSE_PAGE)[0] = 0;
+	CU_ASSERT_EQUAL_FATAL(fstat(tgt_region.heap_fd, &before), 0);
+	tgs_settle_slot(tgt_heap, FREER);
+	CU_ASSERT_TRUE(slot_is_settled(FREER));
+	CU_ASSERT_TRUE(is_live(TINY_PAGE, 64));
+	CU_ASSERT_TRUE(is_live(TINY_PAGE, 200));
+	/* A swap that retires, or gives, such an object: likewise. */
+	tgs_link_begin(tgt_heap, FREER, (_Atomic uint64_t *)tgs_page_address(tgt_heap, DENSE_PAGE),
+		       TGS_SWAP_GIVE | TGS_SWAP_RETIRE | TGS_SWAP_PRIVATE,
+		       tgs_ref_of(tgt_heap, tgs_page_address(tgt_heap, TINY_PAGE) + 64),
+		       tgs_ref_of(tgt_heap, tgs_page_address(tgt_heap, TINY_PAGE) + 200));
+	tgs_settle_slot(tgt_heap, FREER);
+	CU_ASSERT_TRUE(slot_is_settled(FREER));
+	CU_ASSERT_TRUE(is_live(TINY_PAGE, 64));
+	CU_ASSERT_EQUAL_FATAL(fstat(tgt_region.heap_fd, &after), 0);
+	CU_ASSERT_EQUAL(before.st_blocks, after.st_blocks);
+}
+
 int main(void)
 {
 	CU_TestInfo dead[] = {
@@ -197,6 +229,8 @@ int main(void)
 		 test_a_free_done_is_not_done_again},
 		{"A hint that was not given any more is given", test_a_hint_not_given_is_given},
 		{"A free in a span that is gone was done", test_a_free_in_a_span_that_is_gone},
+		{"A free where a word has no memory was done",
+		 test_a_free_where_a_word_has_no_memory},
 		{"Garbage in a slot is not believed", test_garbage_in_a_slot},
 		CU_TEST_INFO_NULL,
 	};

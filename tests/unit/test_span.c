@@ -156,7 +156,7 @@ static void test_every_object_has_bits_of_its_own(void)
 		CU_ASSERT_EQUAL(tgs_span_live(tgt_heap, &span), span.n_slots);
 		CU_ASSERT_EQUAL(tgs_span_units(span.n_slots), (span.n_slots + 63) / 64);
 		for (index = 0; index < span.n_slots; index++)
-			atomic_fetch_or(tgt_remote_word(60, index), UINT64_C(1) << index % 32);
+			atomic_fetch_or(tgt_remote_word(60, index), tgt_remote_bit(index));
 		CU_ASSERT_EQUAL(tgs_span_live(tgt_heap, &span), 0);
 		CU_ASSERT_FALSE(tgs_span_empty(tgt_heap, &span));
 		/* Nothing of it lies in another page's state. */
@@ -179,11 +179,11 @@ static void test_a_tag_alone_is_no_object(void)
 
 	tgt_put_span(60, 5, 2, 0);
 	span = tgt_span(60);
-	*tgt_remote_word(60, 0) = UINT64_C(0xabcdef) << 32;
-	*tgt_remote_word(60, 40) = UINT64_C(0xabcdef) << 32;
+	*tgt_remote_word(60, 0) = UINT64_C(0xabcdef) << TGS_REMOTE_SLOT_SHIFT(0);
+	*tgt_remote_word(60, 40) = UINT64_C(0xabcdef) << TGS_REMOTE_SLOT_SHIFT(1);
 	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_DENSE, 60, 0), 0);
 	CU_ASSERT_TRUE(tgs_span_empty(tgt_heap, &span));
-	*tgt_remote_word(60, 40) |= UINT64_C(1) << 31;
+	*tgt_remote_word(60, 40) |= tgt_remote_bit(63);
 	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63);
 }
 

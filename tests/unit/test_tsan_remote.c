@@ -24,9 +24,6 @@
 enum { N_OWNERS = 2, N_FREERS = 3, N_SPANS = 4, QUEUE = 1024, MAX_OBJECTS = 8192 };
 enum { FIRST_OWNER = 2, FIRST_FREER = FIRST_OWNER + N_OWNERS };
 
-static const struct tgs_tag_format free_format = {TGS_REMOTE_SLOT_SHIFT, TGS_REMOTE_SEQ_BITS,
-						  TGS_STEP_FREE};
-
 /* From one owner to one freer's place, whoever works there at the time. */
 struct queue {
 	_Atomic uint64_t items[QUEUE];
@@ -214,8 +211,8 @@ static void die(struct freer *freer)
 		case 0:
 			break;
 		case 1:
-			tgs_step_begin(tgt_heap, freer->slot, &free_format, word, pending->mask, 0,
-				       0);
+			tgs_step_begin(tgt_heap, freer->slot, tgs_remote_format(word), word,
+				       pending->mask, 0, 0);
 			break;
 		case 2:
 			TGT_EXPECT(tgs_remote_free(tgt_heap, freer->slot, word, pending->mask) ==

@@ -1,0 +1,231 @@
+/* work-procs.c - two at once: one allocates and the other frees (prodcons), or both do pairs (twoproc).
+ *
+ * prodcons: pointers go through a ring with one producer and one consumer, each with its own cache lines and a copy of
+ * the other's position, so that the ring costs next to nothing.  On a shared heap the two are processes, and with a
+ * private allocator threads (threads=1: threads for all).
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "bench/tgbench/alloc.h"
+#include "bench/tgbench/work-pair.h"
+#include "bench/tgbench/worker.h"
+
+#if defined(TGB_TOGETHER) || defined(TGB_PEER)
+#define IS_SHARED 1
+#else
+#define IS_SHARED 0
+#endif
+
+#define RING     4096
+#define PER_LOOK 1024 /* objects between two looks at the clock */
+#define SPINS    2000 /* before the CPU is left to others */
+
+struct ring {
+	/* written by the producer */
+	_Alignas(64) _Atomic uint64_t head;
+	uint64_t seen_tail;
+	/* written by the consumer */
+	_Alignas(64) _Atomic uint64_t tail;
+	uint64_t seen_head;
+	struct tgb_use consumer;
+	/* written by the producer */
+	_Alignas(64) atomic_bool measuring; /* the consumer counts from here on */
+	_Alignas(64) void *slots[RING];
+};
+
+static void rest(unsigned *spins)
+{
+	if (++*spins < SPINS)
+		tgb_relax();
+	else
+		sched_yield();
+}
+
+static void put(struct ring *r, void *object)
+{
+	uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
+	unsigned spins = 0;
+
+	while (head - r->seen_tail == RING) {
+		r->seen_tail = atomic_load_explicit(&r->tail, memory_order_acquire);
+		if (head - r->seen_tail == RING)
+			rest(&spins);
+	}
+	r->slots[head % RING] = object;
+	atomic_store_explicit(&r->head, head + 1, memory_order_release);
+}
+
+static void *get(struct ring *r)
+{
+	uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
+	unsigned spins = 0;
+	void *object;
+
+	while (r->seen_head == tail) {
+		r->seen_head = atomic_load_explicit(&r->head, memory_order_acquire);
+		if (r->seen_head == tail)
+			rest(&spins);
+	}
+	object = r->slots[tail % RING];
+	atomic_store_explicit(&r->tail, tail + 1, memory_order_release);
+	return object;
+}
+
+/* NULL is the end; an odd pointer the start of the measurement. */
+static void *consume(void *arg)
+{
+	struct ring *r = arg;
+	uint64_t sum = 0;
+	char *object;
+
+	tgb_pin((int)tgb_arg("cpu2", -1));
+	while ((object = get(r)) != NULL) {
+		if (((uintptr_t)object & 1) != 0) {
+			tgb_use_begin(&r->consumer);
+			continue;
+		}
+		sum += *(volatile uint64_t *)object;
+		TGB_FREE(object);
+	}
+	tgb_use_end(&r->consumer);
+	return (void *)(uintptr_t)(sum & 0);
+}
+
+static void consume_in_child(void *arg)
+{
+	tgb_attach_child();
+	consume(tgb_shared_find("ring", arg));
+}
+
+static double produce(struct ring *r, const uint32_t *sizes, double seconds)
+{
+	double end = tgb_now_ns() + seconds * 1e9, n = 0;
+	uint32_t at = 0, i;
+
+	do {
+		for (i = 0; i < PER_LOOK; i++) {
+			void *object = TGB_MALLOC(sizes[at++ & (TGB_SIZES - 1)]);
+
+			tgb_write(object, true, i);
+			put(r, object);
+		}
+		n += PER_LOOK;
+	} while (tgb_now_ns() < end);
+	return n;
+}
+
+void tgb_work_prodcons(void)
+{
+	bool threads = !IS_SHARED || tgb_arg("threads", 0) > 0;
+	const uint32_t *sizes = tgb_sizes("even", tgb_arg("lo", 64), tgb_arg("hi", 64));
+	struct ring *r = tgb_shared_new("ring", sizeof(*r));
+	struct tgb_use use;
+	pthread_t thread;
+	int pid = 0;
+	double n;
+
+	if (!threads)
+		pid = tgb_fork(consume_in_child, r);
+	else if (pthread_create(&thread, NULL, consume, r) != 0)
+		tgb_die("no thread");
+	produce(r, sizes, tgb_seconds() / 2);
+	put(r, (void *)1);
+	tgb_use_begin(&use);
+	n = produce(r, sizes, tgb_seconds());
+	put(r, NULL);
+	if (threads)
+		pthread_join(thread, NULL);
+	else
+		tgb_wait(pid);
+	tgb_use_end(&use);
+	if (!threads) {
+		use.cpu_ns += r->consumer.cpu_ns;
+		use.messages += r->consumer.messages;
+		use.kept_ns += r->consumer.kept_ns;
+	}
+	tgb_use_report(&use, n);
+	tgb_report("mobj_s", n / use.wall_ns * 1e3);
+}
+
+/* ---- two processes ---- */
+
+struct two {
+	pthread_barrier_t barrier; /* they sleep at it */
+	atomic_int spinning;       /* and then leave together */
+	struct tgb_use use[2];
+	double ops[2], alone_ns[2];
+};
+
+static struct tgb_pairs pairs;
+
+/* Each alone first, while the other one sleeps; then both. */
+static void one_of_two(struct two *two, unsigned me)
+{
+	void (*step)(void *) = tgb_pairs_step(&pairs);
+	struct tgb_use alone;
+	unsigned turn;
+
+	for (turn = 0; turn < 2; turn++) {
+		if (turn == me) {
+			tgb_repeat(tgb_seconds() / 4, step, &pairs);
+			tgb_use_begin(&alone);
+			two->ops[me] = tgb_repeat(tgb_seconds(), step, &pairs);
+			tgb_use_end(&alone);
+			two->alone_ns[me] =
+				alone.wall_ns / (two->ops[me] * tgb_pairs_per_step(&pairs));
+		}
+		pthread_barrier_wait(&two->barrier);
+	}
+	two->spinning++;
+	while (two->spinning < 2)
+		tgb_relax();
+	tgb_repeat(tgb_seconds() / 4, step, &pairs);
+	tgb_use_begin(&two->use[me]);
+	two->ops[me] = tgb_repeat(tgb_seconds(), step, &pairs) * tgb_pairs_per_step(&pairs);
+	tgb_use_end(&two->use[me]);
+	/* Neither ends while the other one still counts. */
+	tgb_repeat(tgb_seconds() / 4, step, &pairs);
+}
+
+static void second(void *arg)
+{
+	tgb_attach_child();
+	tgb_pin((int)tgb_arg("cpu2", -1));
+	one_of_two(tgb_shared_find("two", arg), 1);
+}
+
+void tgb_work_twoproc(void)
+{
+	pthread_barrierattr_t attr;
+	double ns[2], slowdown = 0;
+	struct tgb_use use;
+	struct two *two;
+	unsigned i;
+	int pid;
+
+	tgb_pairs_init(&pairs, (size_t)tgb_arg("size", 64), (unsigned)tgb_arg("batch", 100));
+	two = tgb_shared_new("two", sizeof(*two));
+	pthread_barrierattr_init(&attr);
+	pthread_barrierattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_barrier_init(&two->barrier, &attr, 2);
+	pid = tgb_fork(second, two);
+	one_of_two(two, 0);
+	tgb_wait(pid);
+
+	use = two->use[0];
+	use.cpu_ns += two->use[1].cpu_ns;
+	use.messages += two->use[1].messages;
+	use.kept_ns += two->use[1].kept_ns;
+	tgb_use_report(&use, two->ops[0] + two->ops[1]);
+	for (i = 0; i < 2; i++) {
+		ns[i] = two->use[i].wall_ns / two->ops[i];
+		slowdown += ns[i] / two->alone_ns[i] / 2;
+	}
+	/* Per process: the mean of both. */
+	tgb_report("ns", (ns[0] + ns[1]) / 2);
+	tgb_report("alone_ns", (two->alone_ns[0] + two->alone_ns[1]) / 2);
+	tgb_report("slowdown", slowdown);
+}
