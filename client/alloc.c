@@ -135,16 +135,15 @@ static bool free_object(struct tgc_cache *cache, const struct tgs_object *object
 	uint64_t page = object->span.page, bit = object->bit;
 	const struct tgs_class *info = &tgs_classes[class];
 	_Atomic uint64_t *word = tgs_taken_word(&tgc_heap, info->kind, page, object->unit);
-	_Atomic uint64_t *published =
-		tgs_published_word(&tgc_heap, info->kind, page, object->unit);
+	_Atomic uint64_t *published = tgs_published_word(&tgc_heap, info->kind, page, object->unit);
 	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
 
-	if (!(taken & bit) ||
-	    (tgs_remote_bits(&tgc_heap, info->kind, page, object->unit) & bit))
+	if (!(taken & bit) || (tgs_remote_bits(&tgc_heap, info->kind, page, object->unit) & bit))
 		return false;
 	if (atomic_load_explicit(published, memory_order_relaxed) & bit) {
 		tgc_links_end(page,
-			      tgs_page_address(&tgc_heap, page) + (size_t)object->index * info->size,
+			      tgs_page_address(&tgc_heap, page) +
+				      (size_t)object->index * info->size,
 			      info->size);
 		atomic_fetch_and_explicit(published, ~bit, memory_order_relaxed);
 	}
@@ -306,8 +305,7 @@ TG_API void tg_free(void *object)
 		return;
 	}
 	index = product >> 32;
-	where = TGC_LOAD(own->state) + index +
-		index / 64 * (8 * sizeof(struct tgs_unit) - 64);
+	where = TGC_LOAD(own->state) + index + index / 64 * (8 * sizeof(struct tgs_unit) - 64);
 	bit = UINT64_C(1) << where % 64;
 	unit = (const struct tgs_unit *)tgc_word_at(where);
 	taken = atomic_load_explicit(&unit->taken, memory_order_relaxed);

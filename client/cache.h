@@ -89,7 +89,7 @@ struct tgc_own {
 	uintptr_t start;     /* address of the span */
 	uint64_t bytes;      /* of its slots; what is behind the last one belongs to none */
 	struct tgc_bin *bin; /* of its class, in the cache whose it is */
-	uint64_t state;      /* where the first slot's taken bit lies, counted in bits from address 0 */
+	uint64_t state; /* where the first slot's taken bit lies, counted in bits from address 0 */
 };
 
 /* Plain loads and stores are enough, and the compiler makes most of them; ThreadSanitizer is told what they are. */
@@ -112,17 +112,18 @@ static inline struct tgc_own *tgc_own_of(const void *p)
 
 /* One class, as refilling sees it: the spans with room, and how they come and go. */
 struct tgc_supply {
-	struct tgc_span *current;     /* the bin's unit is of it; NULL: none */
-	uint32_t unit;                /* which one (tiny: which group) */
-	uint64_t zero;                /* of the bin's `free`: slots whose memory is known to be zero */
+	struct tgc_span *current; /* the bin's unit is of it; NULL: none */
+	uint32_t unit;            /* which one (tiny: which group) */
+	uint64_t zero;            /* of the bin's `free`: slots whose memory is known to be zero */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
 	uint32_t n_spans;             /* of the class, held */
-	uint64_t full_free;           /* of the bin, when there last was no room for a hint: `free` ... */
-	_Atomic uint64_t *full_taken; /* ... and `taken`; if either has changed since, hints were missed */
+	uint64_t full_free; /* of the bin, when there last was no room for a hint: `free` ... */
+	_Atomic uint64_t
+		*full_taken; /* ... and `taken`; if either has changed since, hints were missed */
 };
 
 #define TGC_LARGE_HINTS_MAX 128u
@@ -162,9 +163,10 @@ struct tgc_prefetch {
 
 /* The block that tiny objects go into at the moment. */
 struct tgc_tiny {
-	uint8_t *block;  /* NULL: none */
-	uint64_t where;  /* its first taken bit lies there, counted in bits from address 0 */
-	uint64_t offset; /* bytes handed out; 16 when there is no block, 0 in a cache without a slot */
+	uint8_t *block; /* NULL: none */
+	uint64_t where; /* its first taken bit lies there, counted in bits from address 0 */
+	uint64_t
+		offset; /* bytes handed out; 16 when there is no block, 0 in a cache without a slot */
 };
 
 struct tgc_cache {
@@ -244,8 +246,7 @@ void tgc_bins_init(struct tgc_cache *cache);
 
 /* A slot (tiny: a block) that is free and for whose hint there is no room.  There is more the next time, if hints have been
  * missed since the last. */
-TGS_COLD void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void *p,
-			     uint32_t index);
+TGS_COLD void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void *p, uint32_t index);
 /* The hints that a class may have are few again. */
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 

@@ -108,9 +108,9 @@ bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 	    (mask & bit) ||
 	    (atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
 	    !(atomic_load_explicit(&unit->taken, memory_order_acquire) >> index % 64 & 1) ||
-	    (tgs_remote_objects(atomic_load_explicit(&unit->remote[index / 32 % 2],
-						     memory_order_acquire),
-				index / 32 % 2) &
+	    (tgs_remote_objects(
+		     atomic_load_explicit(&unit->remote[index / 32 % 2], memory_order_acquire),
+		     index / 32 % 2) &
 	     bit))
 		return false;
 	mask |= bit;

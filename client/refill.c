@@ -16,7 +16,7 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX   7u /* at most 128 spans at a time, or 256 while a class grows for long, ... */
+#define BATCH_LOG_MAX   8u                  /* at most 256 spans at a time, ... */
 #define BATCH_BYTES_MIN (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
 #define BATCH_BYTES_MAX (UINT64_C(8) << 20)
 #define BATCH_PART      32u /* ... this part of what the thread has */
@@ -202,7 +202,7 @@ static bool wants_more(const struct tgc_cache *cache, unsigned class)
 	if (!supply->head)
 		return true;
 	return supply->head->fresh && supply->n_empty < n &&
-	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / BATCH_PART;
+	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / (2 * BATCH_PART);
 }
 
 bool tgc_refill(struct tgc_cache *cache, unsigned class)
@@ -240,14 +240,18 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
 	uint32_t keep = 2 * batch_size(cache, class);
+	uint64_t hoard = hoard_pages_max();
 	uint32_t over, now;
 
 	if (supply->n_empty <= keep)
 		return;
 	over = supply->n_empty - keep;
-	if (cache->empty_pages > hoard_pages_max()) {
-		/* More than what is over, or the next span that becomes empty would be the next message. */
-		(void)put_empty(cache, class, over + keep / 2);
+	if (cache->empty_pages > hoard) {
+		/* A quarter below the bound, or the next span that becomes empty would be the next message. */
+		hoard = cache->empty_pages - (hoard - hoard / 4);
+		(void)put_empty(
+			cache, class,
+			(uint32_t)tgs_min(over + keep / 2, hoard / tgs_classes[class].n_pages + 1));
 		return;
 	}
 	now = coarse_ms();

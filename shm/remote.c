@@ -40,10 +40,9 @@ static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq
 		if ((mask & ~freed) == 0)
 			return mask;
 		if (tgs_step_help(heap, format, word, value) &&
-		    atomic_compare_exchange_strong_explicit(word, &value,
-							    all | tgs_tag(format, self, seq),
-							    memory_order_seq_cst,
-							    memory_order_acquire))
+		    atomic_compare_exchange_strong_explicit(
+			    word, &value, all | tgs_tag(format, self, seq), memory_order_seq_cst,
+			    memory_order_acquire))
 			return mask & freed;
 		value = atomic_load_explicit(word, memory_order_acquire);
 	}

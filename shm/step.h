@@ -32,8 +32,7 @@ static inline uint64_t tgs_tag(const struct tgs_tag_format *format, unsigned slo
 
 static inline uint64_t tgs_tag_of(const struct tgs_tag_format *format, uint64_t value)
 {
-	return value >> format->slot_shift
-			<< (64 - TGS_SLOT_BITS - format->seq_bits) >>
+	return value >> format->slot_shift << (64 - TGS_SLOT_BITS - format->seq_bits) >>
 	       (64 - TGS_SLOT_BITS - format->seq_bits) << format->slot_shift;
 }
 

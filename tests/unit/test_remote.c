@@ -75,8 +75,7 @@ static void test_many_in_one_step(void)
 		tgs_remote_free(tgt_heap, FREER, tgt_remote_word(DENSE_PAGE, 32), 0xff00ff00), 0);
 	seq = slot(FREER)->step.seq;
 	CU_ASSERT_EQUAL(seq, 1);
-	CU_ASSERT_EQUAL(tgs_remote_objects(*tgt_remote_word(DENSE_PAGE, 32), 1),
-			0xff00ff00);
+	CU_ASSERT_EQUAL(tgs_remote_objects(*tgt_remote_word(DENSE_PAGE, 32), 1), 0xff00ff00);
 	tgs_step_done(slot(FREER));
 	CU_ASSERT_EQUAL(harvest(DENSE_PAGE).n_freed, 16);
 }

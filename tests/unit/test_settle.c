@@ -121,8 +121,7 @@ static void test_a_hint_not_given_is_given(void)
 
 	tgt_take(DENSE_PAGE, 3);
 	buffer(FREER, 0, DENSE_PAGE, 3);
-	seq = tgs_step_begin(tgt_heap, FREER, tgs_remote_format(word), word, 1 << 3, 0,
-			     0);
+	seq = tgs_step_begin(tgt_heap, FREER, tgs_remote_format(word), word, 1 << 3, 0, 0);
 	*word = UINT64_C(1) << TGS_REMOTE_BITS_SHIFT(0) << 3 |
 		tgs_tag(tgs_remote_format(word), FREER, seq);
 	CU_ASSERT_FALSE(is_dirty(OWNER, DENSE_PAGE));

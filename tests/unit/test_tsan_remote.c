@@ -211,8 +211,8 @@ static void die(struct freer *freer)
 		case 0:
 			break;
 		case 1:
-			tgs_step_begin(tgt_heap, freer->slot, tgs_remote_format(word), word, pending->mask, 0,
-				       0);
+			tgs_step_begin(tgt_heap, freer->slot, tgs_remote_format(word), word,
+				       pending->mask, 0, 0);
 			break;
 		case 2:
 			TGT_EXPECT(tgs_remote_free(tgt_heap, freer->slot, word, pending->mask) ==
