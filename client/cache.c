@@ -28,82 +28,6 @@ uint64_t tgc_span_page(const struct tgc_span *span)
 	return (uint64_t)(span - tgc_process->spans);
 }
 
-/* ---- the table of owned pages ---- */
-
-static struct tgc_own nobodys;
-struct tgc_own *tgc_owns = &nobodys;
-uint64_t tgc_owns_mask;
-
-static size_t owns_bytes(uint64_t mask)
-{
-	return (mask + 1) * sizeof(struct tgc_own);
-}
-
-bool tgc_owns_open(void)
-{
-	uint64_t mask = 0;
-	struct tgc_own *at;
-
-	while (mask + 1 < tgc_heap.geometry.n_pages)
-		mask = 2 * mask + 1;
-	/* A forked child's has been wiped. */
-	if (tgc_owns_mask == mask)
-		return true;
-	tgc_owns_close();
-	at = tgc_wiped_alloc(owns_bytes(mask));
-	if (!at)
-		return false;
-	tgc_owns = at;
-	tgc_owns_mask = mask;
-	return true;
-}
-
-void tgc_owns_close(void)
-{
-	struct tgc_own *old = tgc_owns;
-	uint64_t mask = tgc_owns_mask;
-
-	if (old == &nobodys)
-		return;
-	tgc_owns_mask = 0;
-	tgc_owns = &nobodys;
-	tgc_wiped_free(old, owns_bytes(mask));
-}
-
-static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value)
-{
-	uint64_t i;
-
-	for (i = 0; i < tgs_classes[class].n_pages; i++) {
-		struct tgc_own *own = tgc_own_of(tgs_page_address(&tgc_heap, page + i));
-
-		TGC_STORE(own->start, value->start);
-		TGC_STORE(own->bin, value->bin);
-		TGC_STORE(own->state, value->state);
-		TGC_STORE(own->bytes, value->bytes);
-	}
-}
-
-static void own(struct tgc_cache *cache, uint64_t page, unsigned class)
-{
-	const struct tgs_class *info = &tgs_classes[class];
-	bool tiny = class == TGS_CLASS_TINY;
-
-	own_pages(page, class,
-		  &(struct tgc_own){
-			  .start = (uintptr_t)tgs_page_address(&tgc_heap, page),
-			  .bytes = tiny ? TGS_PAGE_SIZE : (uint64_t)info->size * info->n_slots,
-			  .bin = &cache->bins[class],
-			  .state = (uintptr_t)tgs_taken_word(&tgc_heap, info->kind, page, 0) * 8,
-		  });
-}
-
-/* Another thread that has just read `bytes` still finds a bin. */
-static void disown(struct tgc_cache *cache, uint64_t page, unsigned class)
-{
-	own_pages(page, class, &(struct tgc_own){.bin = &cache->bins[class]});
-}
-
 /* Slots of a unit that are free by the taken bits; of a group of blocks, for tiny spans. */
 static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_t page,
 			  unsigned unit)
@@ -241,7 +165,7 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 		span->place = TGC_SPAN_LARGE;
 		return true;
 	}
-	own(cache, page, class);
+	tgc_own(cache, page, class);
 	if (!zero) {
 		/* It may come from central, with objects of others in it and frees of them waiting. */
 		struct tgs_span shape = {.page = page,
@@ -262,7 +186,7 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 	struct tgc_span **bucket = &cache->bucket[tgc_span_page(span) % TGS_DIRTY_BITS];
 
 	if (span->class != 0)
-		disown(cache, tgc_span_page(span), span->class);
+		tgc_disown(cache, tgc_span_page(span), span->class);
 	if (span->place == TGC_SPAN_LISTED)
 		span_unlist(cache, span);
 	if (span->bucket_prev)

@@ -208,9 +208,12 @@ static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 	       TGC_LOAD(own->bin)->cache == cache;
 }
 
-/* The table of owned pages, for the heap that is mapped now.  False: no memory. */
+/* own.c: the table of owned pages, for the heap that is mapped now.  False: no memory. */
 bool tgc_owns_open(void);
 void tgc_owns_close(void);
+/* This span is the cache's; it is not any more. */
+void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class);
+void tgc_disown(struct tgc_cache *cache, uint64_t page, unsigned class);
 
 /* A count that its own thread changes and others read. */
 static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)

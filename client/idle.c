@@ -176,3 +176,24 @@ uint64_t tgc_idle_most(uint64_t in_use, uint64_t n_pages)
 {
 	return tgs_max(tgs_max(n_pages, in_use / 8), MISSED_PAGES_MIN);
 }
+
+void tgc_large_trim(void)
+{
+	struct tgc_cache *large;
+
+	if (!tgc_process->large)
+		return;
+	large = tgc_large_lock();
+	if (!large)
+		return;
+	large->supply[0].batch = 0;
+	tgc_agree(large);
+	tgc_cache_drain(large);
+	tgc_idle_shrink(large, 0);
+	if (large->agreed != tgc_rpc_reconnects()) {
+		/* As in tgc_return_all: a worker has died meanwhile. */
+		tgc_agree(large);
+		tgc_idle_shrink(large, 0);
+	}
+	tgc_large_unlock();
+}

@@ -1,9 +1,13 @@
-/* idle.h - large spans that the process keeps for its next large objects.  All of it under the large lock. */
+/* idle.h - large spans that the process keeps for its next large objects.  All but the lock itself under the large lock. */
 #pragma once
 
 #include <stdint.h>
 
 #include "client/cache.h"
+
+/* large.c: the large cache, made if need be.  NULL with errno: no lock was taken. */
+struct tgc_cache *tgc_large_lock(void);
+void tgc_large_unlock(void);
 
 /* A span that holds nothing is kept; or what that makes too much goes back. */
 void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span);

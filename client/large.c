@@ -26,7 +26,7 @@
 #define POPULATE_PAGES_MAX  128u /* objects up to a megabyte are taken to be touched all over */
 #define ALL_HINTS_BYTES_MAX (UINT64_C(256) << 20) /* of all together, and an eighth of the limit */
 
-static struct tgc_cache *lock_large(void)
+struct tgc_cache *tgc_large_lock(void)
 {
 	if (!tgc_enter())
 		return NULL;
@@ -38,7 +38,7 @@ static struct tgc_cache *lock_large(void)
 	return tgc_process->large;
 }
 
-static void unlock_large(void)
+void tgc_large_unlock(void)
 {
 	pthread_mutex_unlock(&tgc_process->large_lock);
 }
@@ -160,12 +160,12 @@ void tgc_large_unload(struct tgc_cache *cache)
 
 	if (cache->large.n_max == 0)
 		return;
-	large = lock_large();
+	large = tgc_large_lock();
 	if (!large)
 		return;
 	close_hints(large, &cache->large);
 	tgc_idle_settle(large);
-	unlock_large();
+	tgc_large_unlock();
 }
 
 static void push_span(struct tgc_large_hints *hints, const struct tgc_span *span)
@@ -347,12 +347,12 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	/* A thread that has large objects has use for hints; without a slot it goes without. */
 	if (tgc_cache->slot_id == 0)
 		(void)tgc_cache_get();
-	large = lock_large();
+	large = tgc_large_lock();
 	if (!large)
 		return NULL;
 	r = large_span(large, n_pages, align_pages, &span);
 	if (r < 0) {
-		unlock_large();
+		tgc_large_unlock();
 		errno = tgc_alloc_errno(r);
 		return NULL;
 	}
@@ -365,7 +365,7 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	span->fresh = false;
 	page = tgc_span_page(span);
 	atomic_store_explicit(&record_of(page)->unit.taken, 1, memory_order_release);
-	unlock_large();
+	tgc_large_unlock();
 	if (populate)
 		tgc_populate(page, n_pages);
 	return tgs_page_address(&tgc_heap, page);
@@ -479,7 +479,7 @@ void tgc_large_free_own(struct tgc_cache *cache, void *p, uint64_t page, uint64_
 bool tgc_large_free(void *p, uint64_t page)
 {
 	struct tgs_unit *unit = &record_of(page)->unit;
-	struct tgc_cache *large = lock_large();
+	struct tgc_cache *large = tgc_large_lock();
 	bool ok = false;
 
 	if (!large)
@@ -496,105 +496,6 @@ bool tgc_large_free(void *p, uint64_t page)
 		keep(large, tgc_cache, tgc_span_record(page));
 		tgc_idle_settle(large);
 	}
-	unlock_large();
+	tgc_large_unlock();
 	return ok;
-}
-
-/* ---- realloc ---- */
-
-static int resize(struct tgc_cache *cache, uint64_t page, uint64_t n_pages)
-{
-	Tgd__Resize body = TGD__RESIZE__INIT;
-	Tgd__Request request = TGD__REQUEST__INIT;
-	const Tgd__Reply *reply;
-	int r;
-
-	body.slot = cache->slot_id;
-	body.page = page;
-	body.n_pages = n_pages;
-	request.body_case = TGD__REQUEST__BODY_RESIZE;
-	request.resize = &body;
-
-	tgc_rpc_begin();
-	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SPANS, &reply);
-	tgc_rpc_end();
-	return r;
-}
-
-/* Can, and may, the pages behind the span be had? */
-static bool may_resize(uint64_t page, uint64_t have, uint64_t want)
-{
-	if (want > tgc_heap.geometry.n_pages)
-		return false;
-	return !tgc_pages_usable || tgc_pages_usable(page + have, want - have);
-}
-
-/* In place: when it fits without wasting a quarter, or when the daemon can lengthen or shorten the span where it is.
- * One that grows gets an eighth more than it asked for, if it can be had, since it will likely grow again. */
-void *tgc_large_realloc(void *p, uint64_t page, size_t size)
-{
-	uint64_t n_pages = size / TGS_PAGE_SIZE + (size % TGS_PAGE_SIZE != 0);
-	struct tgc_cache *cache;
-	struct tgc_span *span;
-	uint64_t have, want;
-	int r = 0;
-
-	cache = lock_large();
-	if (!cache)
-		return NULL;
-	if (tgs_entry_owner(tgs_page_entry(&tgc_heap, page)) != cache->slot_id) {
-		unlock_large();
-		return NULL;
-	}
-	span = tgc_span_record(page);
-	have = span->n_pages;
-	if (n_pages < have && have - n_pages > n_pages / 4) {
-		/* What is to go is given up before we ask: the daemon may take it although its answer never comes, and
-		 * then what the page map says must not be believed. */
-		tgc_count(&cache->n_pages, n_pages - have);
-		span->n_pages = (uint32_t)n_pages;
-		atomic_fetch_or_explicit(&record_of(page)->flags, TGS_RECORD_SHORTER,
-					 memory_order_relaxed);
-		if (resize(cache, page, n_pages) == 0)
-			atomic_fetch_and_explicit(&record_of(page)->flags, ~TGS_RECORD_SHORTER,
-						  memory_order_relaxed);
-	} else if (n_pages > have) {
-		want = n_pages;
-		if (n_pages > 16 && n_pages < UINT64_C(1) << 28)
-			want += n_pages / 8;
-		r = may_resize(page, have, want) ? resize(cache, page, want) : -ENOMEM;
-		if (r < 0 && want != n_pages) {
-			want = n_pages;
-			r = resize(cache, page, want);
-		}
-		if (r == 0) {
-			tgc_count(&cache->n_pages, want - have);
-			span->n_pages = (uint32_t)want;
-		}
-	}
-	unlock_large();
-	return r == 0 ? p : NULL;
-}
-
-/* ---- */
-
-void tgc_large_trim(void)
-{
-	struct tgc_cache *large;
-
-	if (!tgc_process->large)
-		return;
-	large = lock_large();
-	if (!large)
-		return;
-	large->supply[0].batch = 0;
-	tgc_agree(large);
-	tgc_cache_drain(large);
-	tgc_idle_shrink(large, 0);
-	if (large->agreed != tgc_rpc_reconnects()) {
-		/* As in tgc_return_all: a worker has died meanwhile. */
-		tgc_agree(large);
-		tgc_idle_shrink(large, 0);
-	}
-	unlock_large();
 }

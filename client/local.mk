@@ -17,12 +17,14 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/idle.h \
 	%D%/large.c \
 	%D%/object.c \
+	%D%/own.c \
 	%D%/populate.c \
 	%D%/prefetch.c \
 	%D%/prefetch.h \
 	%D%/process.c \
 	%D%/process.h \
 	%D%/refill.c \
+	%D%/resize.c \
 	%D%/root.c \
 	%D%/rpc.c \
 	%D%/rpc.h \

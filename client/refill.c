@@ -16,13 +16,13 @@
 #include "client/prefetch.h"
 #include "client/rpc.h"
 
-#define BATCH_LOG_MAX   8u                  /* at most 256 spans at a time, ... */
-#define BATCH_BYTES_MIN (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
-#define BATCH_BYTES_MAX (UINT64_C(8) << 20)
-#define BATCH_PART      32u /* ... this part of what the thread has */
-#define BATCH_SPANS_MIN  4u /* ... but no more than so many, or ... */
-#define BATCH_CLASS_PART 8u /* ... this part of what it has of the class */
-#define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
+#define BATCH_LOG_MAX    8u                  /* at most 256 spans at a time, ... */
+#define BATCH_BYTES_MIN  (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
+#define BATCH_BYTES_MAX  (UINT64_C(8) << 20)
+#define BATCH_PART       32u /* ... this part of what the thread has */
+#define BATCH_SPANS_MIN  4u  /* ... but no more than so many, or ... */
+#define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
+#define PREFETCH_LOG_MIN 4u  /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(256) << 20)

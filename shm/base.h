@@ -7,13 +7,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TGS_LIKELY(x)   __builtin_expect(!!(x), 1)
-#define TGS_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define TGS_COLD        __attribute__((cold, noinline))
-#define TGS_HIDDEN      \
-	__attribute__(( \
-		visibility("hidden"))) /* data that is reached without a table of addresses */
+#define TGS_LIKELY(x)    __builtin_expect(!!(x), 1)
+#define TGS_UNLIKELY(x)  __builtin_expect(!!(x), 0)
+#define TGS_COLD         __attribute__((cold, noinline))
 #define TGS_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Data of the library that its code reaches without a look into the table of addresses. */
+#define TGS_HIDDEN __attribute__((visibility("hidden")))
 
 #define tgs_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 

@@ -1,0 +1,82 @@
+/* own.c - which pages are whose, as tg_free sees it: a table by address, of 32 bytes a page.
+ *
+ * The page map has the same, for all processes; but from its entry it is many steps to where an object's state lies.  This
+ * table is the process's own, and says of each page of a span that one of its threads has taken in all that a free needs
+ * to know.  An entry is written by the thread that takes the span in, before any of its objects is handed out, and cleared
+ * by the same thread before the span goes back.  A forked child finds it wiped: then nothing is its own.
+ */
+#include "client/cache.h"
+
+static struct tgc_own nobodys;
+struct tgc_own *tgc_owns = &nobodys;
+uint64_t tgc_owns_mask;
+
+static size_t owns_bytes(uint64_t mask)
+{
+	return (mask + 1) * sizeof(struct tgc_own);
+}
+
+bool tgc_owns_open(void)
+{
+	uint64_t mask = 0;
+	struct tgc_own *at;
+
+	while (mask + 1 < tgc_heap.geometry.n_pages)
+		mask = 2 * mask + 1;
+	/* A forked child's has been wiped. */
+	if (tgc_owns_mask == mask)
+		return true;
+	tgc_owns_close();
+	at = tgc_wiped_alloc(owns_bytes(mask));
+	if (!at)
+		return false;
+	tgc_owns = at;
+	tgc_owns_mask = mask;
+	return true;
+}
+
+void tgc_owns_close(void)
+{
+	struct tgc_own *old = tgc_owns;
+	uint64_t mask = tgc_owns_mask;
+
+	if (old == &nobodys)
+		return;
+	tgc_owns_mask = 0;
+	tgc_owns = &nobodys;
+	tgc_wiped_free(old, owns_bytes(mask));
+}
+
+static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value)
+{
+	uint64_t i;
+
+	for (i = 0; i < tgs_classes[class].n_pages; i++) {
+		struct tgc_own *own = tgc_own_of(tgs_page_address(&tgc_heap, page + i));
+
+		TGC_STORE(own->start, value->start);
+		TGC_STORE(own->bin, value->bin);
+		TGC_STORE(own->state, value->state);
+		TGC_STORE(own->bytes, value->bytes);
+	}
+}
+
+void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class)
+{
+	const struct tgs_class *info = &tgs_classes[class];
+	bool tiny = class == TGS_CLASS_TINY;
+
+	own_pages(page, class,
+		  &(struct tgc_own){
+			  .start = (uintptr_t)tgs_page_address(&tgc_heap, page),
+			  .bytes = tiny ? TGS_PAGE_SIZE : (uint64_t)info->size * info->n_slots,
+			  .bin = &cache->bins[class],
+			  .state = (uintptr_t)tgs_taken_word(&tgc_heap, info->kind, page, 0) * 8,
+		  });
+}
+
+/* Another thread that has just read `bytes` still finds a bin. */
+void tgc_disown(struct tgc_cache *cache, uint64_t page, unsigned class)
+{
+	own_pages(page, class, &(struct tgc_own){.bin = &cache->bins[class]});
+}
