@@ -22,7 +22,8 @@
 #define BATCH_PART       32u /* ... this part of what the thread has */
 #define BATCH_SPANS_MIN  4u  /* ... but no more than so many, or ... */
 #define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
-#define PREFETCH_LOG_MIN 4u  /* demand that has doubled four times lasts */
+#define AHEAD_CLASS_PART 32u
+#define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(256) << 20)
@@ -192,12 +193,20 @@ static bool at_hand(struct tgc_cache *cache, unsigned class)
 	return tgc_bin_next(cache, class);
 }
 
+/* So many are asked for ahead: what is not needed then lies about. */
+static unsigned ahead_size(const struct tgc_cache *cache, unsigned class)
+{
+	uint64_t part = cache->supply[class].n_spans / AHEAD_CLASS_PART;
+
+	return (unsigned)tgs_max(1, tgs_min(batch_size(cache, class), part));
+}
+
 /* Is it time to ask for the next batch?  When the last span is begun; or, while the spans at hand are new, at once, so that the
  * daemon makes the next while these are used, if both are little against what the thread has. */
 static bool wants_more(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_supply *supply = &cache->supply[class];
-	unsigned n = batch_size(cache, class);
+	unsigned n = ahead_size(cache, class);
 
 	if (!supply->head)
 		return true;
@@ -221,7 +230,7 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 	}
 	if (supply->batch >= PREFETCH_LOG_MIN) {
 		if (wants_more(cache, class))
-			tgc_prefetch_ask(cache, class, batch_size(cache, class));
+			tgc_prefetch_ask(cache, class, ahead_size(cache, class));
 		if (supply->current->fresh)
 			tgc_populate_spans(supply->current);
 	}

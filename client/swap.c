@@ -189,8 +189,15 @@ static bool prepare(struct swap *swap)
 	      swap->given.bit))
 		swap->what |= TGS_SWAP_PRIVATE;
 	/* What the step writes about them, and a recoverer after it, has memory before it begins. */
-	return (!(swap->what & TGS_SWAP_GIVE) || has_state(&swap->given)) &&
-	       (!(swap->what & TGS_SWAP_RETIRE) || has_state(&swap->retired));
+	if ((swap->what & TGS_SWAP_GIVE) && !has_state(&swap->given))
+		return false;
+	if ((swap->what & TGS_SWAP_RETIRE) && !has_state(&swap->retired)) {
+		/* As above, and even its span has ended since. */
+		if (errno == EFAULT && !still(swap))
+			errno = 0;
+		return false;
+	}
+	return true;
 }
 
 /* The retired object is free for all others from the moment that its free stands in the buffer; then the step is over. */
