@@ -45,6 +45,8 @@ static uint64_t batch_bytes(const struct tgc_cache *cache)
 	return tgs_min(tgs_max(part, BATCH_BYTES_MIN), BATCH_BYTES_MAX);
 }
 
+_Static_assert(1u << BATCH_LOG_MAX == TGP_SPANS_MAX, "what a request may ask for");
+
 static unsigned batch_size(const struct tgc_cache *cache, unsigned class)
 {
 	uint64_t bytes = (uint64_t)tgs_classes[class].n_pages << TGS_PAGE_SHIFT;
@@ -159,7 +161,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	int r;
 
 	if (tgc_prefetch_take(cache, class) && supply->head) {
-		if (supply->batch <= BATCH_LOG_MAX)
+		if (supply->batch < BATCH_LOG_MAX)
 			supply->batch++;
 		return 0;
 	}

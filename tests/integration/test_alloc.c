@@ -350,6 +350,24 @@ static void test_what_one_size_leaves_serves_others(void)
 	free(objects);
 }
 
+/* No request asks for more than a request may, however large a class has become. */
+static void test_a_class_that_grows_for_long(void)
+{
+	enum { N = 40000 };
+	void **objects = malloc(N * sizeof(*objects));
+	unsigned i;
+
+	for (i = 0; i < N; i++) {
+		objects[i] = tg_malloc(i % 2 == 0 ? 2048 : 4096);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(objects[i]);
+	}
+	CU_ASSERT_EQUAL(tgt_stats().reconnects, 0);
+	for (i = 0; i < N; i++)
+		tg_free(objects[i]);
+	tgt_check(0);
+	free(objects);
+}
+
 static void test_accounting_is_net_zero(void)
 {
 	struct tg_stats stats;
@@ -413,6 +431,8 @@ int main(void)
 		{"A steady state of malloc and free sends no message",
 		 test_a_steady_state_sends_no_message},
 		{"What one size leaves serves the next", test_what_one_size_leaves_serves_others},
+		{"A class that grows for long asks for no more than it may",
+		 test_a_class_that_grows_for_long},
 		{"The accounts add up, and are zero after a trim", test_accounting_is_net_zero},
 		{"tg_stats fills in what the caller has room for", test_stats_of_other_sizes},
 		CU_TEST_INFO_NULL,
