@@ -56,7 +56,7 @@ static void write_data(const struct tgb_bench *b, const char *workload, FILE *to
 					fprintf(to, " %.4f",
 						f.median / tgb_best(b, c, m, TGB_PRIVATE, NULL));
 				else
-					fputs(" NaN", to);
+					fprintf(to, " %g", BOTTOM); /* no bar, but a point */
 			}
 			fputc('\n', to);
 		}
