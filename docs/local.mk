@@ -17,6 +17,7 @@ EXTRA_DIST += \
 	%D%/model/swap.pml \
 	%D%/performance-programs.md \
 	%D%/performance-scale.md \
+	%D%/performance.md \
 	%D%/protocol.md \
 	%D%/recovery-cost.md \
 	%D%/testing.md \
