@@ -28,16 +28,13 @@ static inline void *take(struct tgc_bin *bin, const struct tgc_supply *supply, b
 	return bin->address + (size_t)index * bin->size;
 }
 
-/* The compiler takes apart how an address was computed and computes it anew for each field; not behind this. */
-#define HIDE(p) __asm__("" : "+r"(p))
-
 static inline void *small_alloc(unsigned class, bool *ret_zero)
 {
 	struct tgc_cache *cache = tgc_cache;
 	struct tgc_bin *bin = &cache->bins[class];
 	struct tgc_hint *hint;
 
-	HIDE(bin);
+	TGC_HIDE(bin);
 	hint = bin->top;
 	if (TGS_LIKELY(hint != bin->bottom)) {
 		/* The slot that was freed last, of which the hint says all. */

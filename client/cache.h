@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "client/process.h"
 #include "client/rpc.h"
@@ -214,6 +215,18 @@ void tgc_owns_close(void);
 /* This span is the cache's; it is not any more. */
 void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class);
 void tgc_disown(struct tgc_cache *cache, uint64_t page, unsigned class);
+
+/* Milliseconds on a clock that costs next to nothing and is some milliseconds late; for differences. */
+static inline uint32_t tgc_coarse_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+}
+
+/* The compiler takes apart how an address was computed and computes it anew for each field; not behind this. */
+#define TGC_HIDE(p) __asm__("" : "+r"(p))
 
 /* A count that its own thread changes and others read. */
 static inline void tgc_count(_Atomic uint64_t *count, uint64_t by)

@@ -10,8 +10,6 @@
  */
 #include "client/idle.h"
 
-#include <time.h>
-
 #include "client/rpc.h"
 
 #define KEEP_BYTES_MAX   (UINT64_C(64) << 20) /* for good */
@@ -138,14 +136,6 @@ void tgc_idle_shrink(struct tgc_cache *large, uint64_t pages_max)
 	}
 }
 
-static uint32_t coarse_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
-}
-
 void tgc_idle_settle(struct tgc_cache *large)
 {
 	struct tgc_supply *all = &large->supply[0];
@@ -161,7 +151,7 @@ void tgc_idle_settle(struct tgc_cache *large)
 		tgc_idle_shrink(large, hold - hold / 4);
 		return;
 	}
-	now = coarse_ms();
+	now = tgc_coarse_ms();
 	if (now - all->since < HOLD_MS)
 		return;
 	/* The first look after a quiet time starts the second in which the least is taken. */

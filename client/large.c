@@ -72,15 +72,12 @@ static void open_hints(struct tgc_cache *large, struct tgc_cache *cache)
 	hints->entry = tgs_entry_make(0, large->slot_id, 0, 0);
 }
 
-/* The compiler takes apart how an address was computed and computes it anew for each field; not behind this. */
-#define HIDE(p) __asm__("" : "+r"(p))
-
 static inline struct tgc_large_hint *last_hint(struct tgc_large_hints *hints)
 {
 	struct tgc_large_hint *last =
 		&hints->hint[atomic_load_explicit(&hints->n, memory_order_relaxed)];
 
-	HIDE(last);
+	TGC_HIDE(last);
 	return last;
 }
 
@@ -462,7 +459,7 @@ void tgc_large_free_own(struct tgc_cache *cache, void *p, uint64_t page, uint64_
 	uint64_t n_pages = tgs_entry_large_pages(entry);
 	uint64_t sum = atomic_load_explicit(&last->sum, memory_order_relaxed) + n_pages;
 
-	HIDE(record);
+	TGC_HIDE(record);
 	/* There is a record only if there is a span, and so only if the thread has hints. */
 	if (TGS_UNLIKELY(sum > hints->n_pages_max || hints->n >= hints->n_max ||
 			 (unusual(record) | (uintptr_t)p % TGS_PAGE_SIZE) != 0)) {

@@ -10,7 +10,6 @@
  * that when the thread hoards more than its share of the limit.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "client/cache.h"
 #include "client/prefetch.h"
@@ -28,14 +27,6 @@
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(256) << 20)
 #define YIELD_PAGES_MIN  128u
-
-static uint32_t coarse_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
-}
 
 /* So many bytes may be asked for at once. */
 static uint64_t batch_bytes(const struct tgc_cache *cache)
@@ -265,7 +256,7 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 			(uint32_t)tgs_min(over + keep / 2, hoard / tgs_classes[class].n_pages + 1));
 		return;
 	}
-	now = coarse_ms();
+	now = tgc_coarse_ms();
 	if (now - supply->since < HOARD_MS)
 		return;
 	/* The first look after a quiet time starts the second in which the least is taken. */

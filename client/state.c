@@ -11,7 +11,6 @@
  * not at each of them, for then the daemon has searched all there is.  What a process owes when it is killed stays allocated.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "client/cache.h"
 
@@ -28,18 +27,10 @@ struct tgc_owed {
 };
 _Static_assert(sizeof(struct tgc_owed) == OWED_BYTES, "an OS page");
 
-static uint32_t coarse_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
-}
-
 /* Between tgc_rpc_begin and tgc_rpc_end. */
 static uint32_t choose_ahead(void)
 {
-	uint32_t now_ms = coarse_ms();
+	uint32_t now_ms = tgc_coarse_ms();
 
 	if (now_ms - tgc_process->state_asked_ms > AHEAD_MS)
 		tgc_process->state_ahead = 0;
@@ -103,19 +94,19 @@ static void *take_owed(struct tgc_cache *cache)
 
 bool tgc_state_or_owe(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
-	if (cache->owed && coarse_ms() - cache->owed_tried_ms >= OWED_MS)
+	if (cache->owed && tgc_coarse_ms() - cache->owed_tried_ms >= OWED_MS)
 		tgc_owed_pay(cache);
 	if (!cache->owed && tgc_state_back(object) == 0)
 		return true;
 	if (!cache->owed)
-		cache->owed_tried_ms = coarse_ms();
+		cache->owed_tried_ms = tgc_coarse_ms();
 	owe(cache, p);
 	return false;
 }
 
 void tgc_owed_pay(struct tgc_cache *cache)
 {
-	cache->owed_tried_ms = coarse_ms();
+	cache->owed_tried_ms = tgc_coarse_ms();
 	while (cache->owed) {
 		void *p = cache->owed->objects[cache->owed->n - 1];
 		struct tgs_object object;
