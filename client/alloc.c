@@ -256,12 +256,8 @@ static __attribute__((noinline)) void tiny_free(struct tgc_cache *cache, void *o
 	if ((taken >> where % 64 / 16 * 16 & 0xffff) != 0)
 		return;
 	/* The block has no object any more. */
-	if (block == cache->tiny.block) {
-		/* As if freed and taken again. */
-		cache->tiny.offset = 0;
-		atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
+	if (tgc_tiny_restart(cache, block))
 		return;
-	}
 	if (TGS_UNLIKELY(bin->top >= bin->limit)) {
 		tgc_hints_full(cache, bin, block,
 			       (uint32_t)((uintptr_t)block % TGS_PAGE_SIZE / 16));

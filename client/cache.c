@@ -54,17 +54,6 @@ static unsigned n_slots(unsigned class)
 	return class == TGS_CLASS_TINY ? TGS_PAGE_SIZE / 16 : tgs_classes[class].n_slots;
 }
 
-static void list_add_head(struct tgc_supply *supply, struct tgc_span *span)
-{
-	span->prev = NULL;
-	span->next = supply->head;
-	if (supply->head)
-		supply->head->prev = span;
-	else
-		supply->tail = span;
-	supply->head = span;
-}
-
 static void list_add_tail(struct tgc_supply *supply, struct tgc_span *span)
 {
 	span->next = NULL;
@@ -74,19 +63,6 @@ static void list_add_tail(struct tgc_supply *supply, struct tgc_span *span)
 	else
 		supply->head = span;
 	supply->tail = span;
-}
-
-static void list_remove(struct tgc_supply *supply, struct tgc_span *span)
-{
-	if (span->prev)
-		span->prev->next = span->next;
-	else
-		supply->head = span->next;
-	if (span->next)
-		span->next->prev = span->prev;
-	else
-		supply->tail = span->prev;
-	span->next = span->prev = NULL;
 }
 
 /* Puts a span that is not current where it belongs, by `used` and `room`. */
@@ -104,7 +80,7 @@ static void span_place(struct tgc_cache *cache, struct tgc_span *span)
 		supply->n_empty++;
 		tgc_count(&cache->empty_pages, tgs_classes[span->class].n_pages);
 	} else {
-		list_add_head(supply, span);
+		tgc_list_add_head(supply, span);
 	}
 }
 
@@ -112,7 +88,7 @@ static void span_unlist(struct tgc_cache *cache, struct tgc_span *span)
 {
 	struct tgc_supply *supply = &cache->supply[span->class];
 
-	list_remove(supply, span);
+	tgc_list_remove(supply, span);
 	if (span->used == 0) {
 		supply->n_empty--;
 		tgc_count(&cache->empty_pages, -(uint64_t)tgs_classes[span->class].n_pages);

@@ -266,6 +266,31 @@ TGS_COLD void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void 
 /* The hints that a class may have are few again. */
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 
+/* A list of spans: of one class, or of idle large ones (client/idle.c). */
+static inline void tgc_list_add_head(struct tgc_supply *supply, struct tgc_span *span)
+{
+	span->prev = NULL;
+	span->next = supply->head;
+	if (supply->head)
+		supply->head->prev = span;
+	else
+		supply->tail = span;
+	supply->head = span;
+}
+
+static inline void tgc_list_remove(struct tgc_supply *supply, struct tgc_span *span)
+{
+	if (span->prev)
+		span->prev->next = span->next;
+	else
+		supply->head = span->next;
+	if (span->next)
+		span->next->prev = span->prev;
+	else
+		supply->tail = span->prev;
+	span->next = span->prev = NULL;
+}
+
 /* Finds out from the taken bits which units of a span have room, after harvesting it. */
 void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span);
 
@@ -334,6 +359,15 @@ static inline void tgc_tiny_make_current(struct tgc_cache *cache, uint8_t *block
 /* `noted`: as for small objects, see alloc.c; or NULL. */
 void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted);
 void tgc_tiny_unload(struct tgc_cache *cache);
+/* A block has no object any more.  True: it is the current one, and as if freed and taken again. */
+static inline bool tgc_tiny_restart(struct tgc_cache *cache, const uint8_t *block)
+{
+	if (cache->tiny.block != block)
+		return false;
+	cache->tiny.offset = 0;
+	atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
+	return true;
+}
 /* Others freed these bytes of a unit. */
 void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed);
 /* Which blocks of a group are free: none of their bytes starts an object. */

@@ -48,13 +48,7 @@ void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span)
 
 	span->place = TGC_SPAN_LARGE_IDLE;
 	span->room = ++clock_of_adds;
-	span->prev = NULL;
-	span->next = list->head;
-	if (list->head)
-		list->head->prev = span;
-	else
-		list->tail = span;
-	list->head = span;
+	tgc_list_add_head(list, span);
 	tgc_count(&large->empty_pages, span->n_pages);
 }
 
@@ -62,15 +56,7 @@ void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span)
 {
 	struct tgc_supply *list = &large->supply[list_of(span->n_pages)];
 
-	if (span->prev)
-		span->prev->next = span->next;
-	else
-		list->head = span->next;
-	if (span->next)
-		span->next->prev = span->prev;
-	else
-		list->tail = span->prev;
-	span->next = span->prev = NULL;
+	tgc_list_remove(list, span);
 	span->place = TGC_SPAN_LARGE;
 	tgc_count(&large->empty_pages, -(uint64_t)span->n_pages);
 	large->supply[0].low = (uint32_t)tgs_min(large->supply[0].low, large->empty_pages);

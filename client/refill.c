@@ -75,6 +75,15 @@ static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 	return r;
 }
 
+/* All that the process only keeps, but for what other threads have at hand. */
+static void give_up_all(struct tgc_cache *cache)
+{
+	tgc_return_all(cache);
+	tgc_large_unload(cache);
+	tgc_idle_give_back();
+	tgc_large_trim();
+}
+
 /* Somebody asked that we give back what we only keep: the daemon, or tg_trim in another thread. */
 static void heed_requests(struct tgc_cache *cache)
 {
@@ -85,10 +94,7 @@ static void heed_requests(struct tgc_cache *cache)
 		return;
 	cache->pressure_seen = pressure;
 	cache->trim_seen = trim;
-	tgc_return_all(cache);
-	tgc_large_unload(cache);
-	tgc_idle_give_back();
-	tgc_large_trim();
+	give_up_all(cache);
 }
 
 /* Takes up to `n` empty spans out of a class and gives them back.  Stops when there is no daemon: 0 or -errno. */
@@ -160,10 +166,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	r = get_spans(cache, class, batch_size(cache, class));
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
-		tgc_return_all(cache);
-		tgc_large_unload(cache);
-		tgc_idle_give_back();
-		tgc_large_trim();
+		give_up_all(cache);
 		supply->batch = 0;
 		return get_spans(cache, class, 1);
 	}

@@ -57,13 +57,8 @@ uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsi
 /* The block has no object any more. */
 static void block_freed(struct tgc_cache *cache, uint8_t *block)
 {
-	if (cache->tiny.block == block) {
-		/* As if freed and taken again. */
-		cache->tiny.offset = 0;
-		atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
-		return;
-	}
-	tgc_slot_freed(cache, block_page(block), block_index(block));
+	if (!tgc_tiny_restart(cache, block))
+		tgc_slot_freed(cache, block_page(block), block_index(block));
 }
 
 /* A block that is free, of the bin's word.  NULL with errno. */
