@@ -51,15 +51,12 @@ static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq
 uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
 			 uint32_t mask)
 {
+	uint64_t seq = tgs_step_begin(heap, self, tgs_remote_format(word), word, mask, 0, 0);
+	uint32_t twice = swap_in(heap, self, seq, word, mask);
 	struct tgs_word_place place;
-	uint32_t twice;
-	uint64_t seq;
 
-	if (!tgs_word_place(heap, tgs_ref_of(heap, word), &place))
-		return 0;
-	seq = tgs_step_begin(heap, self, tgs_remote_format(word), word, mask, 0, 0);
-	twice = swap_in(heap, self, seq, word, mask);
-	tgs_remote_notify(heap, place.page);
+	if (tgs_word_place(heap, tgs_ref_of(heap, word), &place))
+		tgs_remote_notify(heap, place.page);
 	return twice;
 }
 
