@@ -1,9 +1,10 @@
 /* alloc.c - the hot paths: malloc takes a bit, free puts one back.  No lock, no system call, no message.
  *
  * Small malloc: class by table, the slot freed last or the lowest bit of the class's word of free slots, one store into the
- * span's taken word.  Small free of an own object: page map entry (owner, class, distance to the first page: one load),
- * slot index by reciprocal, the checks that make a double free show, one store, a hint for the next malloc.  Everything else is in other files: tiny.c, large.c,
- * foreign.c (objects of other threads and processes), refill.c (no free slot at hand).
+ * span's taken word.  Small free of an own object: the table of owned pages (client/own.h), slot index by reciprocal, the
+ * checks that make a double free show, one store, a hint for the next malloc.  Tiny objects: the same with the 16 bits of
+ * their block.  Everything else is in other files: tiny.c, large.c, foreign.c (objects of other threads and processes),
+ * refill.c (no free slot at hand).
  */
 #include "client/tg.h"
 
@@ -13,6 +14,7 @@
 #include "client/cache.h"
 
 static TGS_COLD void *small_slow(unsigned class, bool *ret_zero);
+static TGS_COLD void *tiny_slow(size_t size);
 
 /* Takes a slot of the bin's word, which has one.  `ret_zero`: is its memory known to be zero? */
 static inline void *take(struct tgc_bin *bin, const struct tgc_supply *supply, bool *ret_zero)
@@ -38,14 +40,13 @@ static inline void *small_alloc(unsigned class, bool *ret_zero)
 	hint = bin->top;
 	if (TGS_LIKELY(hint != bin->bottom)) {
 		/* The slot that was freed last, of which the hint says all. */
-		uint64_t where = hint->where;
-		_Atomic uint64_t *word = tgc_word_at(where);
+		uint64_t slot = hint->slot;
+		_Atomic uint64_t *word = hint->taken;
 		uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
 
 		bin->top = hint - 1;
-		atomic_store_explicit(word, taken | UINT64_C(1) << where % 64,
-				      memory_order_relaxed);
-		return hint->p;
+		atomic_store_explicit(word, taken | UINT64_C(1) << slot % 64, memory_order_relaxed);
+		return tgc_hint_object(slot);
 	}
 	if (TGS_LIKELY(bin->free != 0))
 		return take(bin, &cache->supply[class], ret_zero);
@@ -63,52 +64,63 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 	return p;
 }
 
-/* A fresh block, the one that became free last, if there is such a hint: of it and the current block the roomier one stays
- * current. */
+/* A fresh block: the one that became free last, or the first of the bin's word.  Of it and the current block the roomier one
+ * stays current. */
 static inline void *tiny_alloc_block(struct tgc_cache *cache, size_t size)
 {
 	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
 	const struct tgc_hint *hint = bin->top;
-	_Atomic uint64_t *word;
-	uint64_t taken;
+	tgc_tiny_bits *bits;
+	uint8_t *block;
 
-	if (TGS_UNLIKELY(hint == bin->bottom))
-		return tgc_tiny_alloc_slow(cache, size);
-	bin->top--;
-	if (size < cache->tiny.offset)
-		tgc_tiny_make_current(cache, hint->p, hint->where, size);
-	word = tgc_word_at(hint->where);
-	taken = atomic_load_explicit(word, memory_order_relaxed);
-	atomic_store_explicit(word, taken | UINT64_C(1) << hint->where % 64, memory_order_release);
-	return hint->p;
+	if (TGS_LIKELY(hint != bin->bottom)) {
+		block = tgc_hint_object(hint->slot);
+		bits = hint->bits;
+		bin->top--;
+	} else if (TGS_LIKELY(bin->free != 0)) {
+		unsigned index = (unsigned)__builtin_ctzll(bin->free);
+
+		block = bin->address + (size_t)index * 16;
+		bits = (tgc_tiny_bits *)bin->taken + index;
+		bin->free &= bin->free - 1;
+	} else {
+		return tiny_slow(size);
+	}
+	if (16 - size > cache->tiny.left)
+		tgc_tiny_make_current(cache, block, bits, 16 - size);
+	/* It was free, so no other bit is set. */
+	TGC_STORE(*bits, 1);
+	return block;
+}
+
+static TGS_COLD void *tiny_slow(size_t size)
+{
+	struct tgc_cache *cache = tgc_cache_get();
+	void *p = NULL;
+
+	if (cache && tgc_refill(cache, TGS_CLASS_TINY))
+		p = tiny_alloc_block(cache, size);
+	tgc_cache_return_late();
+	return p;
 }
 
 static inline void *tiny_alloc(size_t size)
 {
-	/* tgc_tiny_align_mask of each size. */
-	static const uint8_t masks[TGS_TINY_MAX + 1] = {0, 0, 1, 1, 3, 3, 3, 3,
-							7, 7, 7, 7, 7, 7, 7, 7};
+	/* -(tgc_tiny_align_mask of each size + 1) */
+	static const int8_t align[TGS_TINY_MAX + 1] = {-1, -1, -2, -2, -4, -4, -4, -4,
+						       -8, -8, -8, -8, -8, -8, -8, -8};
 	struct tgc_cache *cache = tgc_cache;
 	struct tgc_tiny *tiny = &cache->tiny;
-	uint64_t mask = masks[size];
-	uint64_t offset = (tiny->offset + mask) & ~mask;
-	_Atomic uint64_t *word;
-	uint64_t where, taken;
+	/* From the end of the block, which is aligned to 16: what remains of its rest behind the gap. */
+	uint64_t left = tiny->left & (uint64_t)(int64_t)align[size];
 
-	/* malloc(0) is an object too. */
-	size += size == 0;
-	if (offset + size > 16)
+	if (size > left)
 		return tiny_alloc_block(cache, size);
-	if (TGS_UNLIKELY(!tiny->block))
-		return tgc_tiny_alloc_slow(cache, size);
-	tiny->offset = offset + size;
-	where = tiny->where + offset;
-	word = tgc_word_at(where);
-	taken = atomic_load_explicit(word, memory_order_relaxed);
-	atomic_store_explicit(word, taken | UINT64_C(1) << where % 64, memory_order_release);
+	TGC_OR(*tiny->bits, (uint16_t)(0x10000u >> left));
+	tiny->left = left - size;
 	/* After the bit: whoever asks for the size of the object before us sees at least one of the two. */
-	atomic_store_explicit(&cache->slot->tiny_offset, offset + size, memory_order_release);
-	return tiny->block + offset;
+	atomic_store_explicit(&cache->slot->tiny_offset, 16 - (left - size), memory_order_release);
+	return tiny->end - left;
 }
 
 TG_API void *tg_malloc(size_t size)
@@ -116,11 +128,12 @@ TG_API void *tg_malloc(size_t size)
 	/* Most often: the compiler knows the rest of the way then. */
 	if (TGS_LIKELY(size - (TGS_TINY_MAX + 1) <= 1000 - (TGS_TINY_MAX + 1)))
 		return small_alloc(tgs_size_to_class(size), NULL);
-	if (size <= TGS_TINY_MAX)
+	if (size - 1 < TGS_TINY_MAX)
 		return tiny_alloc(size);
-	if (size <= TGS_SMALL_MAX)
+	if (size - 1 < TGS_SMALL_MAX)
 		return small_alloc(tgs_size_to_class(size), NULL);
-	return tgc_large_malloc(size);
+	/* malloc(0) is an object too. */
+	return size == 0 ? tiny_alloc(1) : tgc_large_malloc(size);
 }
 
 /* Frees an object of a span of ours, whatever there is to it.  `noted`: the place of the thread's buffer in which this
@@ -158,8 +171,7 @@ void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
 	unsigned class = object->span.class;
 
 	if (class == TGS_CLASS_TINY)
-		tgc_tiny_free(cache, tgs_page_address(&tgc_heap, page) + object->index, page,
-			      pending);
+		tgc_tiny_free(cache, tgs_page_address(&tgc_heap, page) + object->index, pending);
 	else
 		(void)free_object(cache, object, pending);
 }
@@ -167,33 +179,25 @@ void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
 void tgc_free_own(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
 	if (object->span.class == TGS_CLASS_TINY)
-		tgc_tiny_free(cache, p, object->span.page, NULL);
+		tgc_tiny_free(cache, p, NULL);
 	else if (!free_object(cache, object, NULL))
 		tgc_report(TGC_DOUBLE_FREE, p);
 }
 
-/* Is the bit set in that word, or in those words' objects?  Relaxed loads that the processor makes part of the test. */
-static inline bool is_published(const _Atomic uint64_t *published, uint64_t bit)
-{
-#ifdef __SANITIZE_THREAD__
-	return atomic_load_explicit(published, memory_order_relaxed) & bit;
-#else
-	return (*(const uint64_t *)published & bit) != 0;
-#endif
-}
-
-static inline bool is_freed_remotely(const _Atomic uint64_t remote[2], uint64_t bit)
+/* What makes a free special: who of a unit's objects are published, or freed by others.  Relaxed loads that the processor
+ * makes part of the computation. */
+static inline uint64_t special_bits(const _Atomic uint64_t *published,
+				    const _Atomic uint64_t remote[2])
 {
 #if defined(__SANITIZE_THREAD__) || !defined(__x86_64__)
-	return ((uint64_t)tgs_remote_objects(remote[1], 1) << 32 |
-		tgs_remote_objects(remote[0], 0)) &
-	       bit;
+	return atomic_load_explicit(published, memory_order_relaxed) |
+	       (uint64_t)tgs_remote_objects(remote[1], 1) << 32 | tgs_remote_objects(remote[0], 0);
 #else
-	/* They lie side by side (TGS_REMOTE_*), though in two words; what is aligned to 4 bytes and in one cache line
-	 * is read at once. */
+	/* Those freed by others lie side by side (TGS_REMOTE_*), though in two words; what is aligned to 4 bytes and in
+	 * one cache line is read at once. */
 	typedef uint64_t __attribute__((aligned(4), may_alias)) objects;
 
-	return (*(const objects *)((const uint32_t *)remote + 1) & bit) != 0;
+	return *(const uint64_t *)published | *(const objects *)((const uint32_t *)remote + 1);
 #endif
 }
 
@@ -201,18 +205,7 @@ static inline bool is_freed_remotely(const _Atomic uint64_t remote[2], uint64_t 
 static inline bool is_ordinary(uint64_t taken, const _Atomic uint64_t *published,
 			       const _Atomic uint64_t remote[2], uint64_t bit)
 {
-	return (taken & bit) && !is_published(published, bit) && !is_freed_remotely(remote, bit);
-}
-
-/* The same of a byte of a tiny span.  Most tiny spans have no published and remote words, and the page map says so. */
-static inline bool tiny_is_ordinary(uint64_t page, uint64_t where, uint64_t taken, uint64_t bit)
-{
-	const struct tgs_tiny_more *more = &tgc_heap.tiny_more[page];
-	unsigned unit = (unsigned)(where / 64 % TGS_TINY_UNITS);
-
-	if (TGS_LIKELY(!tgs_has_more(&tgc_heap, TGS_TINY, page)))
-		return taken & bit;
-	return is_ordinary(taken, &more->unit[unit].published, more->unit[unit].remote, bit);
+	return (taken & ~special_bits(published, remote) & bit) != 0;
 }
 
 /* What the table of owned pages and the bits do not settle at once. */
@@ -236,36 +229,38 @@ static __attribute__((noinline)) void free_special(void *object)
 		tgc_foreign_free(object);
 }
 
-/* As tg_free, byte by byte: a tiny span is one page.  `where`: of the object's taken bit. */
-static __attribute__((noinline)) void tiny_free(struct tgc_cache *cache, void *object,
-						uint64_t where)
+/* As tg_free, byte by byte: a tiny span is one page. */
+static inline void tiny_free(struct tgc_cache *cache, struct tgc_bin *bin,
+			     const _Atomic uint64_t *entry, uint8_t *object)
 {
-	uint64_t page = (uint64_t)((uint8_t *)object - tgc_heap.data) >> TGS_PAGE_SHIFT;
-	_Atomic uint64_t *word = tgc_word_at(where);
-	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
-	uint64_t bit = UINT64_C(1) << where % 64;
-	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
-	uint8_t *block = (uint8_t *)object - where % 16;
+	unsigned in_block = (unsigned)((uintptr_t)object % 16);
+	uint8_t *block = object - in_block;
+	tgc_tiny_bits *at = tgc_tiny_bits_of(object);
+	unsigned bits = TGC_LOAD(*at), bit = 1u << in_block;
+	struct tgc_hint *hint;
 
-	if (TGS_UNLIKELY(!tiny_is_ordinary(page, where, taken, bit))) {
-		free_special(object);
+	/* Most tiny spans have no published and remote words, and the page map says so. */
+	if (TGS_UNLIKELY(!(bits & bit) ||
+			 (atomic_load_explicit(entry, memory_order_relaxed) & TGS_ENTRY_MORE))) {
+		tgc_tiny_free(cache, object, NULL);
 		return;
 	}
-	taken ^= bit;
-	atomic_store_explicit(word, taken, memory_order_relaxed);
-	if ((taken >> where % 64 / 16 * 16 & 0xffff) != 0)
+	bits ^= bit;
+	TGC_STORE(*at, (uint16_t)bits);
+	if (bits != 0)
 		return;
 	/* The block has no object any more. */
 	if (tgc_tiny_restart(cache, block))
 		return;
-	if (TGS_UNLIKELY(bin->top >= bin->limit)) {
-		tgc_hints_full(cache, bin, block,
-			       (uint32_t)((uintptr_t)block % TGS_PAGE_SIZE / 16));
+	hint = bin->top;
+	if (TGS_UNLIKELY(hint >= bin->limit)) {
+		tgc_hints_full(bin, (uintptr_t)block / (16 * 64),
+			       tgc_hint_slot(block, (uintptr_t)block % TGS_PAGE_SIZE / 16));
 		return;
 	}
-	bin->top++;
-	bin->top->p = block;
-	bin->top->where = where - where % 16;
+	hint[1].bits = at;
+	hint[1].slot = tgc_hint_slot(block, 0);
+	bin->top = hint + 1;
 }
 
 TG_API void tg_free(void *object)
@@ -273,8 +268,9 @@ TG_API void tg_free(void *object)
 	struct tgc_cache *cache = tgc_cache;
 	const struct tgc_own *own = tgc_own_of(object);
 	uint64_t offset = (uintptr_t)object - TGC_LOAD(own->start);
-	uint64_t product, index, where, taken, bit;
-	const struct tgs_unit *unit;
+	uint64_t magic = TGC_LOAD(own->magic);
+	uint64_t product, index, taken, bit;
+	struct tgs_unit *unit;
 	struct tgc_hint *hint;
 	struct tgc_bin *bin;
 
@@ -288,32 +284,31 @@ TG_API void tg_free(void *object)
 		free_special(object);
 		return;
 	}
-	product = offset * bin->magic;
+	product = offset * magic;
 	/* The start of a slot: the fraction of offset / size is less than that of one byte.  Never in a tiny span. */
-	if (TGS_UNLIKELY((uint32_t)product >= bin->magic)) {
-		if (bin == &cache->bins[TGS_CLASS_TINY])
-			tiny_free(cache, object, TGC_LOAD(own->state) + offset);
+	if (TGS_UNLIKELY((uint32_t)product >= magic)) {
+		if (magic == 0)
+			tiny_free(cache, bin, TGC_LOAD(own->entry), object);
 		else
 			free_special(object);
 		return;
 	}
 	index = product >> 32;
-	where = TGC_LOAD(own->state) + index + index / 64 * (8 * sizeof(struct tgs_unit) - 64);
-	bit = UINT64_C(1) << where % 64;
-	unit = (const struct tgs_unit *)tgc_word_at(where);
+	unit = TGC_LOAD(own->state) + index / 64;
 	taken = atomic_load_explicit(&unit->taken, memory_order_relaxed);
+	bit = UINT64_C(1) << index % 64;
 	if (TGS_UNLIKELY(!is_ordinary(taken, &unit->published, unit->remote, bit))) {
 		free_special(object);
 		return;
 	}
-	atomic_store_explicit(tgc_word_at(where), taken ^ bit, memory_order_relaxed);
+	atomic_store_explicit(&unit->taken, taken ^ bit, memory_order_relaxed);
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
-		tgc_hints_full(cache, bin, object, (uint32_t)index);
+		tgc_hints_full(bin, (uintptr_t)unit, tgc_hint_slot(object, index));
 		return;
 	}
-	hint[1].p = object;
-	hint[1].where = where;
+	hint[1].taken = &unit->taken;
+	hint[1].slot = tgc_hint_slot(object, index);
 	bin->top = hint + 1;
 }
 
@@ -328,7 +323,7 @@ TG_API void *tg_calloc(size_t n, size_t size)
 		return NULL;
 	}
 	if (bytes <= TGS_TINY_MAX)
-		p = tiny_alloc(bytes);
+		p = tiny_alloc(bytes + (bytes == 0));
 	else if (bytes <= TGS_SMALL_MAX)
 		p = small_alloc(tgs_size_to_class(bytes), &zero);
 	else
@@ -363,7 +358,7 @@ TG_API void *tg_aligned_alloc(size_t align, size_t size)
 	}
 	/* The tiny rule already gives these. */
 	if (size <= TGS_TINY_MAX && align <= tgc_tiny_align_mask(size) + 1)
-		return tiny_alloc(size);
+		return tiny_alloc(size + (size == 0));
 	class = aligned_class(align, size);
 	if (class != 0)
 		return small_alloc(class, NULL);

@@ -232,16 +232,48 @@ void tgc_hints_reset(struct tgc_cache *cache, unsigned class)
 	set_limit(&cache->bins[class], HINTS, HINT_BYTES);
 }
 
-void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void *p, uint32_t index)
+/* What was spilled is free for its span now. */
+static void settle_spilled(struct tgc_cache *cache, unsigned class)
 {
-	struct tgc_supply *supply = &cache->supply[bin - cache->bins];
-	uint64_t start = TGC_LOAD(tgc_own_of(p)->start);
+	struct tgc_supply *supply = &cache->supply[class];
+	uint64_t freed = supply->spilled, slot = supply->spilled_slot;
+	uint64_t start;
 
+	if (freed == 0)
+		return;
+	supply->spilled = 0;
+	supply->spilled_unit = 0;
+	start = TGC_LOAD(tgc_own_of(tgc_hint_object(slot))->start);
+	tgc_span_freed(cache, tgc_span_record((start - (uintptr_t)tgc_heap.data) >> TGS_PAGE_SHIFT),
+		       (uint16_t)slot / 64, freed);
+}
+
+/* The next that is spilled is of another unit. */
+static __attribute__((noinline)) void spill_next(struct tgc_bin *bin, uintptr_t unit, uint64_t slot)
+{
+	struct tgc_cache *cache = bin->cache;
+	unsigned class = (unsigned)(bin - cache->bins);
+	struct tgc_supply *supply = &cache->supply[class];
+
+	settle_spilled(cache, class);
 	if (supply->full_free != bin->free || supply->full_taken != bin->taken)
 		set_limit(bin, 2 * (uint64_t)(bin->limit - bin->bottom), HINT_BYTES_MAX);
 	supply->full_free = bin->free;
 	supply->full_taken = bin->taken;
-	tgc_slot_freed(cache, (start - (uintptr_t)tgc_heap.data) >> TGS_PAGE_SHIFT, index);
+	supply->spilled_unit = unit;
+	supply->spilled = UINT64_C(1) << slot % 64;
+	supply->spilled_slot = slot;
+}
+
+void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint64_t slot)
+{
+	struct tgc_cache *cache = bin->cache;
+	struct tgc_supply *supply = &cache->supply[bin - cache->bins];
+
+	if (TGS_LIKELY(supply->spilled_unit == unit))
+		supply->spilled |= UINT64_C(1) << slot % 64;
+	else
+		spill_next(bin, unit, slot);
 }
 
 void tgc_bins_init(struct tgc_cache *cache)
@@ -254,7 +286,6 @@ void tgc_bins_init(struct tgc_cache *cache)
 
 		bin->cache = cache;
 		bin->size = tiny ? 16 : tgs_classes[class].size;
-		bin->magic = tiny ? 0 : (uint32_t)tgs_classes[class].magic;
 		bin->top = bin->bottom = cache->hints[class].at;
 		tgc_hints_reset(cache, class);
 	}
@@ -297,6 +328,9 @@ bool tgc_bin_next(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
 
+	settle_spilled(cache, class);
+	if (cache->bins[class].free != 0)
+		return true;
 	for (;;) {
 		struct tgc_span *span = supply->current;
 
@@ -319,12 +353,13 @@ static void unload_hints(struct tgc_cache *cache, unsigned class)
 	bool tiny = class == TGS_CLASS_TINY;
 
 	while (bin->top != bin->bottom) {
-		const struct tgc_hint *hint = bin->top--;
-		uint64_t page = (uint64_t)(hint->p - tgc_heap.data) >> TGS_PAGE_SHIFT;
+		const uint8_t *p = tgc_hint_object(bin->top->slot);
+		uint64_t page = (uint64_t)(p - tgc_heap.data) >> TGS_PAGE_SHIFT;
 		uint64_t offset;
 
+		bin->top--;
 		page -= tgs_entry_delta(tgs_page_entry(&tgc_heap, page));
-		offset = (uint64_t)(hint->p - tgs_page_address(&tgc_heap, page));
+		offset = (uint64_t)(p - tgs_page_address(&tgc_heap, page));
 		tgc_slot_freed(cache, page,
 			       (uint32_t)(tiny ? offset / 16 : tgs_slot_index(class, offset)));
 	}
@@ -337,6 +372,7 @@ void tgc_bin_unload(struct tgc_cache *cache, unsigned class)
 	struct tgc_span *span = supply->current;
 
 	unload_hints(cache, class);
+	settle_spilled(cache, class);
 	if (!span)
 		return;
 	if (bin->free != 0) {

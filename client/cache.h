@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "client/own.h"
 #include "client/process.h"
 #include "client/rpc.h"
 #include "shm/base.h"
@@ -49,12 +50,30 @@ struct tgc_span {
 	uint8_t reserved[5];
 };
 
+/* The taken bits of a block of 16 bytes, a part of a taken word: the owner alone writes them. */
+typedef uint16_t __attribute__((may_alias)) tgc_tiny_bits;
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+	       "bit i of a word is bit i % 16 of its part i / 16");
+
 /* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts
  * as used, as if it were in the bin's word. */
 struct tgc_hint {
-	uint8_t *p;
-	uint64_t where; /* of its (first) taken bit, counted in bits from address 0 */
+	union {
+		_Atomic uint64_t *taken; /* the word of its taken bit */
+		tgc_tiny_bits *bits;     /* tiny: of the block */
+	};
+	uint64_t slot; /* address and, in the low 16 bits, number, of which % 64 is the bit's */
 };
+
+static inline uint64_t tgc_hint_slot(const void *p, uint64_t index)
+{
+	return (uintptr_t)p << 16 | index;
+}
+
+static inline void *tgc_hint_object(uint64_t slot)
+{
+	return (void *)(uintptr_t)(slot >> 16);
+}
 
 /* A class's hints: a stack, whose lowest entry is none.  Of a length that keeps the stacks of the classes, one behind the
  * other, from beginning in the same sets of the processor's cache. */
@@ -78,38 +97,10 @@ struct tgc_bin {
 	_Atomic uint64_t *taken; /* its taken word; tiny: the first of its 16 */
 	uint8_t *address;        /* of the unit's slot 0 */
 	uint32_t size;           /* bytes of a slot; tiny: of a block */
-	uint32_t magic;          /* tgs_classes'; tiny: 0 */
+	uint32_t reserved;
 	struct tgc_cache *cache;
 };
 _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
-
-/* A page of a span that some thread of this process has taken in (no large one), as free sees it: found by the address's
- * bits alone, and all zero for other pages.  Written by that thread; others may read it while it changes, and find that the
- * bin is not theirs. */
-struct tgc_own {
-	uintptr_t start;     /* address of the span */
-	uint64_t bytes;      /* of its slots; what is behind the last one belongs to none */
-	struct tgc_bin *bin; /* of its class, in the cache whose it is */
-	uint64_t state; /* where the first slot's taken bit lies, counted in bits from address 0 */
-};
-
-/* Plain loads and stores are enough, and the compiler makes most of them; ThreadSanitizer is told what they are. */
-#ifdef __SANITIZE_THREAD__
-#define TGC_LOAD(field)         __atomic_load_n(&(field), __ATOMIC_RELAXED)
-#define TGC_STORE(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
-#else
-#define TGC_LOAD(field)         (field)
-#define TGC_STORE(field, value) ((field) = (value))
-#endif
-
-/* The table of them; the mask is its length less one, a power of two.  While not attached it is one page of nobody's. */
-extern TGS_HIDDEN struct tgc_own *tgc_owns;
-extern TGS_HIDDEN uint64_t tgc_owns_mask;
-
-static inline struct tgc_own *tgc_own_of(const void *p)
-{
-	return &tgc_owns[(uintptr_t)p >> TGS_PAGE_SHIFT & tgc_owns_mask];
-}
 
 /* One class, as refilling sees it: the spans with room, and how they come and go. */
 struct tgc_supply {
@@ -122,10 +113,17 @@ struct tgc_supply {
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
 	uint32_t n_spans;             /* of the class, held */
-	uint64_t full_free; /* of the bin, when there last was no room for a hint: `free` ... */
+	uint64_t
+		spilled; /* slots (tiny: blocks) of one unit that are free and still count as used */
+	uintptr_t spilled_unit; /* which one, as tgc_hints_full names it; 0: none */
+	uint64_t spilled_slot;  /* one of them, as in a hint */
+	uint64_t full_free;     /* of the bin, when there last was no room for a hint: `free` ... */
 	_Atomic uint64_t
 		*full_taken; /* ... and `taken`; if either has changed since, hints were missed */
+	uint64_t reserved[3];
 };
+_Static_assert(sizeof(struct tgc_supply) == 2 * sizeof(struct tgc_bin),
+	       "from a bin to its supply by a shift");
 
 #define TGC_LARGE_HINTS_MAX 128u
 
@@ -164,20 +162,26 @@ struct tgc_prefetch {
 
 /* The block that tiny objects go into at the moment. */
 struct tgc_tiny {
-	uint8_t *block; /* NULL: none */
-	uint64_t where; /* its first taken bit lies there, counted in bits from address 0 */
-	uint64_t
-		offset; /* bytes handed out; 16 when there is no block, 0 in a cache without a slot */
+	uint8_t *end; /* of the block; NULL: none */
+	tgc_tiny_bits *bits;
+	uint64_t left; /* bytes not handed out, the last ones; 0 without a block */
 };
 
 struct tgc_cache {
-	uint64_t owner_bits;      /* of our spans in page map entries; 0 matches none */
-	_Atomic uint32_t slot_id; /* set last; 0: no slot: wiped, or never opened */
-	bool in_all;              /* in the process's list of caches */
-	bool draining; /* spans that become empty are not given back before the end of the drain */
-	struct tgs_slot *slot;
-	struct tgc_tiny tiny;
-	_Alignas(64) struct tgc_bin bins[TGS_CLASSES_ALL];
+	union {
+		/* What else malloc needs.  There is no bin of class 0, so it has that place, and a class is all that leads
+		 * from the cache to the bin. */
+		struct {
+			uint64_t owner_bits; /* of our spans in page map entries; 0 matches none */
+			_Atomic uint32_t slot_id; /* set last; 0: no slot: wiped, or never opened */
+			bool in_all;              /* in the process's list of caches */
+			/* Spans that become empty are not given back before the end of the drain. */
+			bool draining;
+			struct tgs_slot *slot;
+			struct tgc_tiny tiny;
+		};
+		_Alignas(64) struct tgc_bin bins[TGS_CLASSES_ALL];
+	};
 	struct tgc_supply supply[TGS_CLASSES_ALL];
 	_Atomic uint64_t empty_pages; /* in the lists' empty spans */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
@@ -208,13 +212,6 @@ static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 	return (uintptr_t)p - TGC_LOAD(own->start) < TGC_LOAD(own->bytes) &&
 	       TGC_LOAD(own->bin)->cache == cache;
 }
-
-/* own.c: the table of owned pages, for the heap that is mapped now.  False: no memory. */
-bool tgc_owns_open(void);
-void tgc_owns_close(void);
-/* This span is the cache's; it is not any more. */
-void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class);
-void tgc_disown(struct tgc_cache *cache, uint64_t page, unsigned class);
 
 /* Milliseconds on a clock that costs next to nothing and is some milliseconds late; for differences. */
 static inline uint32_t tgc_coarse_ms(void)
@@ -260,9 +257,10 @@ uint64_t tgc_span_page(const struct tgc_span *span);
 /* What the bins hold for good, once there is a slot. */
 void tgc_bins_init(struct tgc_cache *cache);
 
-/* A slot (tiny: a block) that is free and for whose hint there is no room.  There is more the next time, if hints have been
- * missed since the last. */
-TGS_COLD void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, void *p, uint32_t index);
+/* A slot (tiny: a block) that is free and for whose hint there is no room.  Such slots gather as long as they are of one unit;
+ * `unit` is a number that is that unit's alone, and not 0.  There is more room the next time, if hints have been missed
+ * since the last. */
+void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint64_t slot);
 /* The hints that a class may have are few again. */
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 
@@ -332,10 +330,10 @@ void tgc_agree_slots(void);
 
 /* tiny.c */
 
-/* The word of a bit that is counted from address 0. */
-static inline _Atomic uint64_t *tgc_word_at(uint64_t where)
+static inline tgc_tiny_bits *tgc_tiny_bits_of(const void *p)
 {
-	return (_Atomic uint64_t *)(uintptr_t)(where / 64 * 8);
+	return (tgc_tiny_bits *)tgc_heap.tiny_taken +
+	       (uint64_t)((const uint8_t *)p - tgc_heap.data) / 16;
 }
 
 /* The seed's rule: 8 bytes and more are aligned to 8, 4..7 to 4, 2..3 to 2, 1 not at all. */
@@ -344,27 +342,26 @@ static inline unsigned tgc_tiny_align_mask(size_t size)
 	return size >= 8 ? 7 : size >= 4 ? 3 : size >= 2 ? 1 : 0;
 }
 
-TGS_COLD void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size);
-/* Makes a block the current one, or none. */
-static inline void tgc_tiny_make_current(struct tgc_cache *cache, uint8_t *block, uint64_t where,
-					 uint64_t offset)
+/* Makes a block the current one; or none: NULL, 0 left. */
+static inline void tgc_tiny_make_current(struct tgc_cache *cache, uint8_t *block,
+					 tgc_tiny_bits *bits, uint64_t left)
 {
 	/* Pinned before an object lies in it. */
-	atomic_store_explicit(&cache->slot->tiny_offset, offset, memory_order_relaxed);
+	atomic_store_explicit(&cache->slot->tiny_offset, 16 - left, memory_order_relaxed);
 	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0,
 			      memory_order_release);
-	cache->tiny = (struct tgc_tiny){.block = block, .where = where, .offset = offset};
+	cache->tiny = (struct tgc_tiny){block ? block + 16 : NULL, bits, left};
 }
 
 /* `noted`: as for small objects, see alloc.c; or NULL. */
-void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted);
+void tgc_tiny_free(struct tgc_cache *cache, void *p, struct tgs_pending *noted);
 void tgc_tiny_unload(struct tgc_cache *cache);
 /* A block has no object any more.  True: it is the current one, and as if freed and taken again. */
 static inline bool tgc_tiny_restart(struct tgc_cache *cache, const uint8_t *block)
 {
-	if (cache->tiny.block != block)
+	if (cache->tiny.end != block + 16)
 		return false;
-	cache->tiny.offset = 0;
+	cache->tiny.left = 16;
 	atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
 	return true;
 }

@@ -18,6 +18,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/large.c \
 	%D%/object.c \
 	%D%/own.c \
+	%D%/own.h \
 	%D%/populate.c \
 	%D%/prefetch.c \
 	%D%/prefetch.h \

@@ -5,6 +5,8 @@
  * to know.  An entry is written by the thread that takes the span in, before any of its objects is handed out, and cleared
  * by the same thread before the span goes back.  A forked child finds it wiped: then nothing is its own.
  */
+#include "client/own.h"
+
 #include "client/cache.h"
 
 static struct tgc_own nobodys;
@@ -13,7 +15,7 @@ uint64_t tgc_owns_mask;
 
 static size_t owns_bytes(uint64_t mask)
 {
-	return (mask + 1) * sizeof(struct tgc_own);
+	return mask + sizeof(struct tgc_own);
 }
 
 bool tgc_owns_open(void)
@@ -23,6 +25,7 @@ bool tgc_owns_open(void)
 
 	while (mask + 1 < tgc_heap.geometry.n_pages)
 		mask = 2 * mask + 1;
+	mask *= sizeof(struct tgc_own);
 	/* A forked child's has been wiped. */
 	if (tgc_owns_mask == mask)
 		return true;
@@ -57,6 +60,7 @@ static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value
 		TGC_STORE(own->start, value->start);
 		TGC_STORE(own->bin, value->bin);
 		TGC_STORE(own->state, value->state);
+		TGC_STORE(own->magic, value->magic);
 		TGC_STORE(own->bytes, value->bytes);
 	}
 }
@@ -65,14 +69,20 @@ void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class)
 {
 	const struct tgs_class *info = &tgs_classes[class];
 	bool tiny = class == TGS_CLASS_TINY;
+	struct tgc_own own = {
+		.start = (uintptr_t)tgs_page_address(&tgc_heap, page),
+		.bytes = info->size * info->n_slots,
+		.magic = tiny ? 0 : (uint32_t)info->magic,
+		.bin = &cache->bins[class],
+	};
 
-	own_pages(page, class,
-		  &(struct tgc_own){
-			  .start = (uintptr_t)tgs_page_address(&tgc_heap, page),
-			  .bytes = tiny ? TGS_PAGE_SIZE : (uint64_t)info->size * info->n_slots,
-			  .bin = &cache->bins[class],
-			  .state = (uintptr_t)tgs_taken_word(&tgc_heap, info->kind, page, 0) * 8,
-		  });
+	if (tiny)
+		own.entry = &tgc_heap.page_map[page];
+	else if (info->kind == TGS_DENSE)
+		own.state = &tgc_heap.dense[page * TGS_DENSE_UNITS];
+	else
+		own.state = &tgc_heap.records[page].unit;
+	own_pages(page, class, &own);
 }
 
 /* Another thread that has just read `bytes` still finds a bin. */

@@ -11,23 +11,10 @@
 
 #include "client/cache.h"
 
-static uint64_t block_bits(_Atomic uint64_t *taken, unsigned shift)
-{
-	return atomic_load_explicit(taken, memory_order_relaxed) >> shift & 0xffff;
-}
-
 /* A block as the page map and the taken bits name it. */
 static uint64_t block_page(const uint8_t *block)
 {
 	return (uint64_t)(block - tgc_heap.data) >> TGS_PAGE_SHIFT;
-}
-
-/* The word that has its 16 bits. */
-static _Atomic uint64_t *word_of(const uint8_t *block)
-{
-	uint64_t at = (uint64_t)(block - tgc_heap.data);
-
-	return &tgc_heap.tiny_taken[at / TGS_PAGE_SIZE].taken[at % TGS_PAGE_SIZE / 64];
 }
 
 static unsigned block_index(const uint8_t *block)
@@ -37,6 +24,7 @@ static unsigned block_index(const uint8_t *block)
 
 uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsigned group)
 {
+	const uint8_t *current = cache->tiny.end ? cache->tiny.end - 16 : NULL;
 	uint64_t free_blocks = 0;
 	unsigned i;
 
@@ -48,9 +36,8 @@ uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsi
 		for (k = 0; k < 4; k++)
 			free_blocks |= (uint64_t)((taken >> 16 * k & 0xffff) == 0) << (4 * i + k);
 	}
-	if (cache->tiny.block && block_page(cache->tiny.block) == page &&
-	    block_index(cache->tiny.block) / 64 == group)
-		free_blocks &= ~(UINT64_C(1) << block_index(cache->tiny.block) % 64);
+	if (current && block_page(current) == page && block_index(current) / 64 == group)
+		free_blocks &= ~(UINT64_C(1) << block_index(current) % 64);
 	return free_blocks;
 }
 
@@ -61,48 +48,10 @@ static void block_freed(struct tgc_cache *cache, uint8_t *block)
 		tgc_slot_freed(cache, block_page(block), block_index(block));
 }
 
-/* A block that is free, of the bin's word.  NULL with errno. */
-static uint8_t *take_block(struct tgc_cache *cache)
+void tgc_tiny_free(struct tgc_cache *cache, void *p, struct tgs_pending *noted)
 {
-	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
-	unsigned index;
-
-	if (bin->free == 0 && !tgc_refill(cache, TGS_CLASS_TINY))
-		return NULL;
-	index = (unsigned)__builtin_ctzll(bin->free);
-	bin->free &= bin->free - 1;
-	return bin->address + (size_t)index * 16;
-}
-
-void *tgc_tiny_alloc_slow(struct tgc_cache *cache, size_t size)
-{
-	_Atomic uint64_t *taken;
-	uint8_t *block;
-	uint64_t where;
-
-	if (TGS_UNLIKELY(cache->slot_id == 0)) {
-		cache = tgc_cache_get();
-		if (!cache)
-			return NULL;
-	}
-	block = take_block(cache);
-	if (!block)
-		return NULL;
-	taken = word_of(block);
-	where = (uintptr_t)taken * 8 + block_index(block) % 4 * 16;
-	if (!cache->tiny.block || size < cache->tiny.offset)
-		tgc_tiny_make_current(cache, block, where, size);
-	atomic_store_explicit(taken,
-			      atomic_load_explicit(taken, memory_order_relaxed) |
-				      UINT64_C(1) << where % 64,
-			      memory_order_release);
-	tgc_cache_return_late();
-	return block;
-}
-
-void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_pending *noted)
-{
-	unsigned offset = (unsigned)((uint64_t)((uint8_t *)p - tgc_heap.data) % TGS_PAGE_SIZE);
+	uint64_t at = (uint64_t)((uint8_t *)p - tgc_heap.data), page = at / TGS_PAGE_SIZE;
+	unsigned offset = (unsigned)(at % TGS_PAGE_SIZE);
 	unsigned unit = offset / 64, shift = offset % 64 & ~15u;
 	uint64_t bit = UINT64_C(1) << offset % 64;
 	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
@@ -127,12 +76,12 @@ void tgc_tiny_free(struct tgc_cache *cache, void *p, uint64_t page, struct tgs_p
 
 void tgc_tiny_harvested(struct tgc_cache *cache, uint64_t page, unsigned unit, uint64_t freed)
 {
-	_Atomic uint64_t *word = &tgc_heap.tiny_taken[page].taken[unit];
+	uint8_t *block = tgs_page_address(&tgc_heap, page) + unit * 64;
 	unsigned k;
 
-	for (k = 0; k < 4; k++) {
-		if ((freed >> 16 * k & 0xffff) != 0 && block_bits(word, 16 * k) == 0)
-			block_freed(cache, tgs_page_address(&tgc_heap, page) + unit * 64 + 16 * k);
+	for (k = 0; k < 4; k++, block += 16) {
+		if ((freed >> 16 * k & 0xffff) != 0 && TGC_LOAD(*tgc_tiny_bits_of(block)) == 0)
+			block_freed(cache, block);
 	}
 }
 
@@ -140,9 +89,9 @@ void tgc_tiny_unload(struct tgc_cache *cache)
 {
 	struct tgc_tiny old = cache->tiny;
 
-	if (!old.block)
+	if (!old.end)
 		return;
-	tgc_tiny_make_current(cache, NULL, 0, 16);
-	if (block_bits(tgc_word_at(old.where), old.where % 64) == 0)
-		block_freed(cache, old.block);
+	tgc_tiny_make_current(cache, NULL, NULL, 0);
+	if (TGC_LOAD(*old.bits) == 0)
+		block_freed(cache, old.end - 16);
 }
