@@ -21,12 +21,11 @@ static inline void *take(struct tgc_bin *bin, const struct tgc_supply *supply, b
 {
 	uint64_t slots = bin->free;
 	unsigned index = (unsigned)__builtin_ctzll(slots);
-	uint64_t taken = atomic_load_explicit(bin->taken, memory_order_relaxed);
 
 	if (ret_zero)
 		*ret_zero = supply->zero >> index & 1;
 	bin->free = slots & (slots - 1);
-	atomic_store_explicit(bin->taken, taken | UINT64_C(1) << index, memory_order_relaxed);
+	atomic_store_explicit(&bin->taken[index], TGS_TAKEN, memory_order_relaxed);
 	return bin->address + (size_t)index * bin->size;
 }
 
@@ -40,13 +39,9 @@ static inline void *small_alloc(unsigned class, bool *ret_zero)
 	hint = bin->top;
 	if (TGS_LIKELY(hint != bin->bottom)) {
 		/* The slot that was freed last, of which the hint says all. */
-		uint64_t slot = hint->slot;
-		_Atomic uint64_t *word = hint->taken;
-		uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
-
 		bin->top = hint - 1;
-		atomic_store_explicit(word, taken | UINT64_C(1) << slot % 64, memory_order_relaxed);
-		return tgc_hint_object(slot);
+		atomic_store_explicit(hint->taken, TGS_TAKEN, memory_order_relaxed);
+		return hint->p;
 	}
 	if (TGS_LIKELY(bin->free != 0))
 		return take(bin, &cache->supply[class], ret_zero);
@@ -74,14 +69,14 @@ static inline void *tiny_alloc_block(struct tgc_cache *cache, size_t size)
 	uint8_t *block;
 
 	if (TGS_LIKELY(hint != bin->bottom)) {
-		block = tgc_hint_object(hint->slot);
+		block = hint->p;
 		bits = hint->bits;
 		bin->top--;
 	} else if (TGS_LIKELY(bin->free != 0)) {
 		unsigned index = (unsigned)__builtin_ctzll(bin->free);
 
 		block = bin->address + (size_t)index * 16;
-		bits = (tgc_tiny_bits *)bin->taken + index;
+		bits = bin->bits + index;
 		bin->free &= bin->free - 1;
 	} else {
 		return tiny_slow(size);
@@ -144,11 +139,11 @@ static bool free_object(struct tgc_cache *cache, const struct tgs_object *object
 	unsigned class = object->span.class;
 	uint64_t page = object->span.page, bit = object->bit;
 	const struct tgs_class *info = &tgs_classes[class];
-	_Atomic uint64_t *word = tgs_taken_word(&tgc_heap, info->kind, page, object->unit);
+	tgs_taken *taken = &tgs_taken_bytes(&tgc_heap, info->kind, page)[object->index];
 	_Atomic uint64_t *published = tgs_published_word(&tgc_heap, info->kind, page, object->unit);
-	uint64_t taken = atomic_load_explicit(word, memory_order_relaxed);
 
-	if (!(taken & bit) || (tgs_remote_bits(&tgc_heap, info->kind, page, object->unit) & bit))
+	if (!(atomic_load_explicit(taken, memory_order_relaxed) & TGS_TAKEN) ||
+	    (tgs_remote_bits(&tgc_heap, info->kind, page, object->unit) & bit))
 		return false;
 	if (atomic_load_explicit(published, memory_order_relaxed) & bit) {
 		tgc_links_end(page,
@@ -157,7 +152,7 @@ static bool free_object(struct tgc_cache *cache, const struct tgs_object *object
 			      info->size);
 		atomic_fetch_and_explicit(published, ~bit, memory_order_relaxed);
 	}
-	atomic_store_explicit(word, taken & ~bit, memory_order_relaxed);
+	atomic_store_explicit(taken, 0, memory_order_relaxed);
 	if (noted)
 		tgc_foreign_strike(noted, object->index);
 	tgc_slot_freed(cache, page, object->index);
@@ -184,31 +179,7 @@ void tgc_free_own(struct tgc_cache *cache, const struct tgs_object *object, void
 		tgc_report(TGC_DOUBLE_FREE, p);
 }
 
-/* What makes a free special: who of a unit's objects are published, or freed by others.  Relaxed loads that the processor
- * makes part of the computation. */
-static inline uint64_t special_bits(const _Atomic uint64_t *published,
-				    const _Atomic uint64_t remote[2])
-{
-#if defined(__SANITIZE_THREAD__) || !defined(__x86_64__)
-	return atomic_load_explicit(published, memory_order_relaxed) |
-	       (uint64_t)tgs_remote_objects(remote[1], 1) << 32 | tgs_remote_objects(remote[0], 0);
-#else
-	/* Those freed by others lie side by side (TGS_REMOTE_*), though in two words; what is aligned to 4 bytes and in
-	 * one cache line is read at once. */
-	typedef uint64_t __attribute__((aligned(4), may_alias)) objects;
-
-	return *(const uint64_t *)published | *(const objects *)((const uint32_t *)remote + 1);
-#endif
-}
-
-/* Live, not published, not freed by another: nothing but its bit has to be cleared. */
-static inline bool is_ordinary(uint64_t taken, const _Atomic uint64_t *published,
-			       const _Atomic uint64_t remote[2], uint64_t bit)
-{
-	return (taken & ~special_bits(published, remote) & bit) != 0;
-}
-
-/* What the table of owned pages and the bits do not settle at once. */
+/* What the table of owned pages and the bytes do not settle at once. */
 static __attribute__((noinline)) void free_special(void *object)
 {
 	struct tgc_cache *cache = tgc_cache;
@@ -254,12 +225,12 @@ static inline void tiny_free(struct tgc_cache *cache, struct tgc_bin *bin,
 		return;
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
-		tgc_hints_full(bin, (uintptr_t)block / (16 * 64),
-			       tgc_hint_slot(block, (uintptr_t)block % TGS_PAGE_SIZE / 16));
+		tgc_hints_full(bin, (uintptr_t)block / (16 * 64), block,
+			       (uint32_t)((uintptr_t)block % TGS_PAGE_SIZE / 16));
 		return;
 	}
 	hint[1].bits = at;
-	hint[1].slot = tgc_hint_slot(block, 0);
+	hint[1].p = block;
 	bin->top = hint + 1;
 }
 
@@ -269,8 +240,8 @@ TG_API void tg_free(void *object)
 	const struct tgc_own *own = tgc_own_of(object);
 	uint64_t offset = (uintptr_t)object - TGC_LOAD(own->start);
 	uint64_t magic = TGC_LOAD(own->magic);
-	uint64_t product, index, taken, bit;
-	struct tgs_unit *unit;
+	uint64_t product, index;
+	tgs_taken *taken;
 	struct tgc_hint *hint;
 	struct tgc_bin *bin;
 
@@ -294,21 +265,20 @@ TG_API void tg_free(void *object)
 		return;
 	}
 	index = product >> 32;
-	unit = TGC_LOAD(own->state) + index / 64;
-	taken = atomic_load_explicit(&unit->taken, memory_order_relaxed);
-	bit = UINT64_C(1) << index % 64;
-	if (TGS_UNLIKELY(!is_ordinary(taken, &unit->published, unit->remote, bit))) {
+	taken = TGC_LOAD(own->taken) + index;
+	/* Live, not published, not freed by others. */
+	if (TGS_UNLIKELY(atomic_load_explicit(taken, memory_order_relaxed) != TGS_TAKEN)) {
 		free_special(object);
 		return;
 	}
-	atomic_store_explicit(&unit->taken, taken ^ bit, memory_order_relaxed);
+	atomic_store_explicit(taken, 0, memory_order_relaxed);
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
-		tgc_hints_full(bin, (uintptr_t)unit, tgc_hint_slot(object, index));
+		tgc_hints_full(bin, ((uintptr_t)taken & ~(uintptr_t)63), object, (uint32_t)index);
 		return;
 	}
-	hint[1].taken = &unit->taken;
-	hint[1].slot = tgc_hint_slot(object, index);
+	hint[1].taken = taken;
+	hint[1].p = object;
 	bin->top = hint + 1;
 }
 

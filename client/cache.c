@@ -33,12 +33,10 @@ static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_
 			  unsigned unit)
 {
 	const struct tgs_class *info = &tgs_classes[class];
-	_Atomic uint64_t *taken;
 
 	if (class == TGS_CLASS_TINY)
 		return tgc_tiny_free_blocks(cache, page, unit);
-	taken = tgs_taken_word(&tgc_heap, info->kind, page, unit);
-	return ~atomic_load_explicit(taken, memory_order_relaxed) &
+	return ~tgs_taken_bits(&tgc_heap, info->kind, page, unit) &
 	       tgs_unit_mask(info->n_slots, unit);
 }
 
@@ -236,44 +234,46 @@ void tgc_hints_reset(struct tgc_cache *cache, unsigned class)
 static void settle_spilled(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint64_t freed = supply->spilled, slot = supply->spilled_slot;
+	uint64_t freed = supply->spilled;
 	uint64_t start;
 
 	if (freed == 0)
 		return;
 	supply->spilled = 0;
 	supply->spilled_unit = 0;
-	start = TGC_LOAD(tgc_own_of(tgc_hint_object(slot))->start);
+	start = TGC_LOAD(tgc_own_of(supply->spilled_p)->start);
 	tgc_span_freed(cache, tgc_span_record((start - (uintptr_t)tgc_heap.data) >> TGS_PAGE_SHIFT),
-		       (uint16_t)slot / 64, freed);
+		       supply->spilled_index / 64, freed);
 }
 
 /* The next that is spilled is of another unit. */
-static __attribute__((noinline)) void spill_next(struct tgc_bin *bin, uintptr_t unit, uint64_t slot)
+static __attribute__((noinline)) void spill_next(struct tgc_bin *bin, uintptr_t unit, uint8_t *p,
+						 uint32_t index)
 {
 	struct tgc_cache *cache = bin->cache;
 	unsigned class = (unsigned)(bin - cache->bins);
 	struct tgc_supply *supply = &cache->supply[class];
 
 	settle_spilled(cache, class);
-	if (supply->full_free != bin->free || supply->full_taken != bin->taken)
+	if (supply->full_free != bin->free || supply->full_address != bin->address)
 		set_limit(bin, 2 * (uint64_t)(bin->limit - bin->bottom), HINT_BYTES_MAX);
 	supply->full_free = bin->free;
-	supply->full_taken = bin->taken;
+	supply->full_address = bin->address;
 	supply->spilled_unit = unit;
-	supply->spilled = UINT64_C(1) << slot % 64;
-	supply->spilled_slot = slot;
+	supply->spilled = UINT64_C(1) << index % 64;
+	supply->spilled_p = p;
+	supply->spilled_index = index;
 }
 
-void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint64_t slot)
+void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint8_t *p, uint32_t index)
 {
 	struct tgc_cache *cache = bin->cache;
 	struct tgc_supply *supply = &cache->supply[bin - cache->bins];
 
 	if (TGS_LIKELY(supply->spilled_unit == unit))
-		supply->spilled |= UINT64_C(1) << slot % 64;
+		supply->spilled |= UINT64_C(1) << index % 64;
 	else
-		spill_next(bin, unit, slot);
+		spill_next(bin, unit, p, index);
 }
 
 void tgc_bins_init(struct tgc_cache *cache)
@@ -297,16 +297,18 @@ static bool load_unit(struct tgc_cache *cache, struct tgc_span *span, unsigned u
 	struct tgc_bin *bin = &cache->bins[span->class];
 	uint64_t page = tgc_span_page(span);
 	uint64_t bit = UINT64_C(1) << unit;
-	const struct tgs_class *info = &tgs_classes[span->class];
-	bool tiny = span->class == TGS_CLASS_TINY;
 
 	span->room &= ~bit;
 	bin->free = unit_free(cache, span->class, page, unit);
 	cache->supply[span->class].zero = span->zero & bit ? bin->free : 0;
 	span->zero &= ~bit;
 	cache->supply[span->class].unit = unit;
-	bin->taken = tgs_taken_word(&tgc_heap, info->kind, page, tiny ? unit * 16 : unit);
 	bin->address = tgs_page_address(&tgc_heap, page) + (size_t)unit * 64 * bin->size;
+	if (span->class == TGS_CLASS_TINY)
+		bin->bits = tgc_tiny_bits_of(bin->address);
+	else
+		bin->taken =
+			tgs_taken_bytes(&tgc_heap, tgs_classes[span->class].kind, page) + unit * 64;
 	span->used += (uint32_t)__builtin_popcountll(bin->free);
 	return bin->free != 0;
 }
@@ -318,7 +320,7 @@ static void drop_current(struct tgc_cache *cache, unsigned class)
 	struct tgc_span *span = cache->supply[class].current;
 
 	cache->supply[class].current = NULL;
-	bin->taken = NULL;
+	bin->address = NULL;
 	bin->free = 0;
 	if (span)
 		span_place(cache, span);
@@ -353,7 +355,7 @@ static void unload_hints(struct tgc_cache *cache, unsigned class)
 	bool tiny = class == TGS_CLASS_TINY;
 
 	while (bin->top != bin->bottom) {
-		const uint8_t *p = tgc_hint_object(bin->top->slot);
+		const uint8_t *p = bin->top->p;
 		uint64_t page = (uint64_t)(p - tgc_heap.data) >> TGS_PAGE_SHIFT;
 		uint64_t offset;
 

@@ -55,25 +55,15 @@ typedef uint16_t __attribute__((may_alias)) tgc_tiny_bits;
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 	       "bit i of a word is bit i % 16 of its part i / 16");
 
-/* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its taken bit is clear, and for its span it counts
+/* A slot (tiny: a block) that was freed a moment ago and is still warm.  It is not taken, and for its span it counts
  * as used, as if it were in the bin's word. */
 struct tgc_hint {
 	union {
-		_Atomic uint64_t *taken; /* the word of its taken bit */
-		tgc_tiny_bits *bits;     /* tiny: of the block */
+		tgs_taken *taken;    /* its byte */
+		tgc_tiny_bits *bits; /* tiny: of the block */
 	};
-	uint64_t slot; /* address and, in the low 16 bits, number, of which % 64 is the bit's */
+	uint8_t *p;
 };
-
-static inline uint64_t tgc_hint_slot(const void *p, uint64_t index)
-{
-	return (uintptr_t)p << 16 | index;
-}
-
-static inline void *tgc_hint_object(uint64_t slot)
-{
-	return (void *)(uintptr_t)(slot >> 16);
-}
 
 /* A class's hints: a stack, whose lowest entry is none.  Of a length that keeps the stacks of the classes, one behind the
  * other, from beginning in the same sets of the processor's cache. */
@@ -93,10 +83,13 @@ struct tgc_bin {
 	/* The hint to take next, the lowest entry, where the top may not go beyond.  All NULL in a cache without a slot, or one
 	 * that a fork has wiped: no hints, and no room for any. */
 	struct tgc_hint *top, *bottom, *limit;
-	uint64_t free;           /* free slots of the current unit */
-	_Atomic uint64_t *taken; /* its taken word; tiny: the first of its 16 */
-	uint8_t *address;        /* of the unit's slot 0 */
-	uint32_t size;           /* bytes of a slot; tiny: of a block */
+	uint64_t free; /* free slots of the current unit */
+	union {
+		tgs_taken *taken;    /* their bytes */
+		tgc_tiny_bits *bits; /* tiny: of its first block */
+	};
+	uint8_t *address; /* of the unit's slot 0 */
+	uint32_t size;    /* bytes of a slot; tiny: of a block */
 	uint32_t reserved;
 	struct tgc_cache *cache;
 };
@@ -116,11 +109,12 @@ struct tgc_supply {
 	uint64_t
 		spilled; /* slots (tiny: blocks) of one unit that are free and still count as used */
 	uintptr_t spilled_unit; /* which one, as tgc_hints_full names it; 0: none */
-	uint64_t spilled_slot;  /* one of them, as in a hint */
+	uint8_t *spilled_p;     /* one of them ... */
+	uint32_t spilled_index; /* ... and its number in the span */
 	uint64_t full_free;     /* of the bin, when there last was no room for a hint: `free` ... */
-	_Atomic uint64_t
-		*full_taken; /* ... and `taken`; if either has changed since, hints were missed */
-	uint64_t reserved[3];
+	uint8_t *
+		full_address; /* ... and `address`; if either has changed since, hints were missed */
+	uint64_t reserved[2];
 };
 _Static_assert(sizeof(struct tgc_supply) == 2 * sizeof(struct tgc_bin),
 	       "from a bin to its supply by a shift");
@@ -260,7 +254,7 @@ void tgc_bins_init(struct tgc_cache *cache);
 /* A slot (tiny: a block) that is free and for whose hint there is no room.  Such slots gather as long as they are of one unit;
  * `unit` is a number that is that unit's alone, and not 0.  There is more room the next time, if hints have been missed
  * since the last. */
-void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint64_t slot);
+void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint8_t *p, uint32_t index);
 /* The hints that a class may have are few again. */
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 

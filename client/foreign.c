@@ -107,7 +107,9 @@ bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 	if (atomic_load_explicit(&places->word, memory_order_relaxed) != ref || mask == 0 ||
 	    (mask & bit) ||
 	    (atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
-	    !(atomic_load_explicit(&unit->taken, memory_order_acquire) >> index % 64 & 1) ||
+	    !(atomic_load_explicit(&tgs_taken_bytes(&tgc_heap, info->kind, page)[index],
+				   memory_order_acquire) &
+	      TGS_TAKEN) ||
 	    (tgs_remote_objects(
 		     atomic_load_explicit(&unit->remote[index / 32 % 2], memory_order_acquire),
 		     index / 32 % 2) &

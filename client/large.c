@@ -361,7 +361,7 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	span->zero = 0;
 	span->fresh = false;
 	page = tgc_span_page(span);
-	atomic_store_explicit(&record_of(page)->unit.taken, 1, memory_order_release);
+	atomic_store_explicit(&record_of(page)->taken[0], TGS_TAKEN, memory_order_release);
 	tgc_large_unlock();
 	if (populate)
 		tgc_populate(page, n_pages);
@@ -372,7 +372,7 @@ static inline void *use(const struct tgc_large_hint *hint)
 {
 	void *p = hint->p;
 
-	atomic_store_explicit(&hint->record->unit.taken, 1, memory_order_release);
+	atomic_store_explicit(&hint->record->taken[0], TGS_TAKEN, memory_order_release);
 	return p;
 }
 
@@ -432,23 +432,21 @@ void *tgc_large_malloc(size_t size)
 
 /* ---- free ---- */
 
-/* 0: nothing but its taken word has to be cleared. */
+/* 0: nothing but its taken byte has to be cleared. */
 static inline uint64_t unusual(const struct tgs_record *record)
 {
-	return (atomic_load_explicit(&record->unit.taken, memory_order_relaxed) ^ 1) |
-	       atomic_load_explicit(&record->unit.published, memory_order_relaxed) |
-	       atomic_load_explicit(&record->unit.remote[0], memory_order_relaxed) |
+	return (atomic_load_explicit(&record->taken[0], memory_order_relaxed) ^ TGS_TAKEN) |
 	       atomic_load_explicit(&record->flags, memory_order_relaxed);
 }
 
-/* Clears the taken word.  Of several threads that do so at once one has freed the object: true. */
+/* Clears the taken byte.  Of several threads that do so at once one has freed the object: true. */
 static inline bool clear_taken(struct tgs_record *record)
 {
 	if (__libc_single_threaded) {
-		atomic_store_explicit(&record->unit.taken, 0, memory_order_release);
+		atomic_store_explicit(&record->taken[0], 0, memory_order_release);
 		return true;
 	}
-	return atomic_exchange_explicit(&record->unit.taken, 0, memory_order_acq_rel) == 1;
+	return atomic_exchange_explicit(&record->taken[0], 0, memory_order_acq_rel) & TGS_TAKEN;
 }
 
 void tgc_large_free_own(struct tgc_cache *cache, void *p, uint64_t page, uint64_t entry)
@@ -483,7 +481,7 @@ bool tgc_large_free(void *p, uint64_t page)
 		return true; /* no daemon: the object stays */
 	if (tgc_span_record(page)->place == TGC_SPAN_LARGE &&
 	    p == tgs_page_address(&tgc_heap, page) &&
-	    atomic_load_explicit(&unit->taken, memory_order_relaxed) == 1 &&
+	    (atomic_load_explicit(&record_of(page)->taken[0], memory_order_relaxed) & TGS_TAKEN) &&
 	    !(tgs_remote_bits(&tgc_heap, TGS_SPARSE, page, 0) & 1)) {
 		tgc_links_end(page, p, (size_t)tgc_span_record(page)->n_pages << TGS_PAGE_SHIFT);
 		atomic_store_explicit(&unit->published, 0, memory_order_relaxed);

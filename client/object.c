@@ -52,7 +52,6 @@ TG_API void *tg_from_ref(tg_ref ref)
 TG_API int tg_publish(const void *object)
 {
 	struct tgs_object found;
-	_Atomic uint64_t *word;
 	int r;
 
 	if (!find_live(object, &found))
@@ -60,10 +59,7 @@ TG_API int tg_publish(const void *object)
 	r = tgc_state_back(&found);
 	if (r < 0)
 		return r;
-	word = tgs_published_word(&tgc_heap, tgs_classes[found.span.class].kind, found.span.page,
-				  found.unit);
-	if (!(atomic_load_explicit(word, memory_order_acquire) & found.bit))
-		atomic_fetch_or_explicit(word, found.bit, memory_order_release);
+	tgs_publish(&tgc_heap, &found);
 	return 0;
 }
 

@@ -59,7 +59,7 @@ static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value
 
 		TGC_STORE(own->start, value->start);
 		TGC_STORE(own->bin, value->bin);
-		TGC_STORE(own->state, value->state);
+		TGC_STORE(own->taken, value->taken);
 		TGC_STORE(own->magic, value->magic);
 		TGC_STORE(own->bytes, value->bytes);
 	}
@@ -78,10 +78,8 @@ void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class)
 
 	if (tiny)
 		own.entry = &tgc_heap.page_map[page];
-	else if (info->kind == TGS_DENSE)
-		own.state = &tgc_heap.dense[page * TGS_DENSE_UNITS];
 	else
-		own.state = &tgc_heap.records[page].unit;
+		own.taken = tgs_taken_bytes(&tgc_heap, info->kind, page);
 	own_pages(page, class, &own);
 }
 

@@ -32,7 +32,7 @@ struct tgc_own {
 	uint32_t magic;      /* tgs_classes'; tiny: 0 */
 	struct tgc_bin *bin; /* of its class, in the cache whose it is */
 	union {
-		struct tgs_unit *state;        /* its first unit */
+		tgs_taken *taken;              /* of its slots */
 		const _Atomic uint64_t *entry; /* of a tiny span: its entry in the page map */
 	};
 };

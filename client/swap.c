@@ -68,20 +68,6 @@ static bool live(const void *p, struct tgs_object *ret)
 	return tgs_object_find(&tgc_heap, p, ret) == TGS_FOUND && tgs_object_live(&tgc_heap, ret);
 }
 
-static _Atomic uint64_t *published_word(const struct tgs_object *object)
-{
-	return tgs_published_word(&tgc_heap, tgs_classes[object->span.class].kind,
-				  object->span.page, object->unit);
-}
-
-static void publish(const struct tgs_object *object)
-{
-	_Atomic uint64_t *word = published_word(object);
-
-	if (!(atomic_load_explicit(word, memory_order_acquire) & object->bit))
-		atomic_fetch_or_explicit(word, object->bit, memory_order_acq_rel);
-}
-
 /* The object in which the link lies.  Only the first page of a large one has an entry in the page map, so the one that was
  * found last time is tried first: tables are swung in again and again. */
 static bool find_container(struct tgc_cache *cache, uint64_t ref, struct tgs_object *ret)
@@ -128,7 +114,7 @@ static bool note_container(struct tgc_cache *cache, const struct swap *swap)
 	if (!swap->exact && container.span.owner != cache->slot_id) {
 		if (!has_state(&container))
 			return false;
-		publish(&container);
+		tgs_publish(&tgc_heap, &container);
 	}
 	return true;
 }
@@ -227,14 +213,13 @@ static bool swap_noted(struct tgc_cache *cache, struct swap *swap)
 	seq = tgs_link_begin(&tgc_heap, self, swap->link, swap->what, swap->expected,
 			     swap->desired);
 	if (swap->what & TGS_SWAP_GIVE)
-		publish(&swap->given);
+		tgs_publish(&tgc_heap, &swap->given);
 	swung = swap->exact ? tgs_link_swing_seen(&tgc_heap, self, seq, swap->link, swap->seen,
 						  swap->desired)
 			    : tgs_link_swing(&tgc_heap, self, seq, swap->link, swap->expected,
 					     swap->desired);
 	if (!swung && (swap->what & TGS_SWAP_PRIVATE))
-		atomic_fetch_and_explicit(published_word(&swap->given), ~swap->given.bit,
-					  memory_order_acq_rel);
+		tgs_unpublish(&tgc_heap, &swap->given);
 	if (swung && pending)
 		retire(cache, swap, pending);
 	else

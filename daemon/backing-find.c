@@ -83,8 +83,7 @@ void tgd_backing_found_span(struct tgd_backing *backing, uint64_t page, uint64_t
 
 	tgd_areas_of(g, areas);
 	for (i = 0; i < TGD_AREAS; i++) {
-		if (i == 0 || (kind == TGS_DENSE && i == 1) || (kind == TGS_TINY && i == 2) ||
-		    (more && i == 3))
+		if (tgd_area_is_of(i, kind, more))
 			found_blocks(backing->state_bits, areas[i].at + page * areas[i].stride,
 				     with_state * areas[i].stride);
 	}

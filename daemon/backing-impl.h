@@ -5,6 +5,7 @@
 #include "daemon/backing.h"
 #include "shm/base.h"
 #include "shm/layout.h"
+#include "shm/sizeclass.h"
 
 static inline bool tgd_bits_get(const uint64_t *bits, uint64_t i)
 {
@@ -59,14 +60,41 @@ struct tgd_area {
 	uint64_t at, stride;
 };
 
-#define TGD_AREAS 4
+enum {
+	TGD_AREA_RECORDS,
+	TGD_AREA_DENSE,
+	TGD_AREA_DENSE_TAKEN,
+	TGD_AREA_TINY_TAKEN,
+	TGD_AREA_TINY_MORE,
+	TGD_AREAS
+};
+
+/* Has a span of that kind state in that area?  `more`: see tgs_has_more. */
+static inline bool tgd_area_is_of(unsigned area, unsigned kind, bool more)
+{
+	switch (area) {
+	case TGD_AREA_RECORDS:
+		return true;
+	case TGD_AREA_DENSE:
+	case TGD_AREA_DENSE_TAKEN:
+		return kind == TGS_DENSE;
+	case TGD_AREA_TINY_TAKEN:
+		return kind == TGS_TINY;
+	default:
+		return kind == TGS_TINY && more;
+	}
+}
 
 static inline void tgd_areas_of(const struct tgs_geometry *g, struct tgd_area ret[TGD_AREAS])
 {
-	ret[0] = (struct tgd_area){g->records_at, sizeof(struct tgs_record)};
-	ret[1] = (struct tgd_area){g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit)};
-	ret[2] = (struct tgd_area){g->tiny_taken_at, sizeof(struct tgs_tiny_taken)};
-	ret[3] = (struct tgd_area){g->tiny_more_at, sizeof(struct tgs_tiny_more)};
+	ret[TGD_AREA_RECORDS] = (struct tgd_area){g->records_at, sizeof(struct tgs_record)};
+	ret[TGD_AREA_DENSE] =
+		(struct tgd_area){g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit)};
+	ret[TGD_AREA_DENSE_TAKEN] =
+		(struct tgd_area){g->dense_taken_at, sizeof(struct tgs_dense_taken)};
+	ret[TGD_AREA_TINY_TAKEN] =
+		(struct tgd_area){g->tiny_taken_at, sizeof(struct tgs_tiny_taken)};
+	ret[TGD_AREA_TINY_MORE] = (struct tgd_area){g->tiny_more_at, sizeof(struct tgs_tiny_more)};
 }
 
 /* The block behind the last one in which pages below `page` have state. */

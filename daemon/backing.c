@@ -160,6 +160,7 @@ static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 	const struct tgs_geometry *g = &backing->view->geometry;
 	const uint64_t record = sizeof(struct tgs_record);
 	const uint64_t dense = TGS_DENSE_UNITS * sizeof(struct tgs_unit);
+	const uint64_t bytes = sizeof(struct tgs_dense_taken);
 	const uint64_t taken = sizeof(struct tgs_tiny_taken);
 	unsigned kind = tgs_classes[class].kind;
 	int r;
@@ -170,6 +171,8 @@ static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 				      ((page + n_pages - 1) / 64 - page / 64 + 1) * 8);
 	if (r == 0 && kind == TGS_DENSE)
 		r = tgd_backing_state(backing, g->dense_at + page * dense, n_pages * dense);
+	if (r == 0 && kind == TGS_DENSE)
+		r = tgd_backing_state(backing, g->dense_taken_at + page * bytes, n_pages * bytes);
 	if (r == 0 && kind == TGS_TINY)
 		r = tgd_backing_state(backing, g->tiny_taken_at + page * taken, n_pages * taken);
 	return r;

@@ -33,9 +33,7 @@ static uint64_t unit_taken(const struct tgs_heap *view, const struct tgs_span *s
 {
 	unsigned kind = tgs_classes[span->class].kind;
 
-	return atomic_load_explicit(tgs_taken_word(view, kind, span->page, unit),
-				    memory_order_acquire) &
-	       tgs_unit_mask(span->n_slots, unit);
+	return tgs_taken_bits(view, kind, span->page, unit) & tgs_unit_mask(span->n_slots, unit);
 }
 
 /* Blocks of a unit of a tiny span in which no object starts. */
@@ -152,14 +150,12 @@ static void kill_unpublished(const struct tgd_central *central, const struct tgs
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		_Atomic uint64_t *word = tgs_taken_word(view, kind, span->page, unit);
 		uint64_t stays = tgs_published_bits(view, kind, span->page, unit);
-		uint64_t taken = atomic_load_explicit(word, memory_order_acquire);
 
 		stays |= tgs_pending_bits(view, pending, kind, span->page, unit);
 		stays |= tgs_remote_bits(view, kind, span->page, unit);
-		if (taken & ~stays)
-			atomic_store_explicit(word, taken & stays, memory_order_release);
+		(void)tgs_taken_clear(view, kind, span->page, unit,
+				      tgs_taken_bits(view, kind, span->page, unit) & ~stays);
 	}
 }
 

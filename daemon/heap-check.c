@@ -63,6 +63,7 @@ static bool page_is_zero(const struct tgd_heap *heap, uint64_t page)
 
 	return area_is_zero(heap, g->records_at, sizeof(struct tgs_record), page) &&
 	       area_is_zero(heap, g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit), page) &&
+	       area_is_zero(heap, g->dense_taken_at, sizeof(struct tgs_dense_taken), page) &&
 	       area_is_zero(heap, g->tiny_taken_at, sizeof(struct tgs_tiny_taken), page) &&
 	       area_is_zero(heap, g->tiny_more_at, sizeof(struct tgs_tiny_more), page);
 }

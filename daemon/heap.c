@@ -412,10 +412,7 @@ static void publish(const struct tgd_heap *heap, uint64_t ref)
 
 	if (tgs_object_find(&heap->view, heap->view.base + ref, &object) == TGS_FOUND &&
 	    tgs_has_more(&heap->view, tgs_classes[object.span.class].kind, object.span.page))
-		atomic_fetch_or_explicit(tgs_published_word(&heap->view,
-							    tgs_classes[object.span.class].kind,
-							    object.span.page, object.unit),
-					 object.bit, memory_order_acq_rel);
+		tgs_publish(&heap->view, &object);
 }
 
 /* Before anything is changed: the published word of a tiny object has memory.  0, or noted. */

@@ -268,6 +268,20 @@ static void clear_word(_Atomic uint64_t *word)
 		atomic_store_explicit(word, 0, memory_order_relaxed);
 }
 
+/* All bytes of a unit, whatever is in them. */
+static void clear_taken(const struct tgs_heap *view, unsigned kind, uint64_t page, unsigned unit)
+{
+	typedef _Atomic uint64_t __attribute__((may_alias)) eight;
+	unsigned i;
+
+	if (kind == TGS_TINY) {
+		clear_word(&view->tiny_taken[page].taken[unit]);
+		return;
+	}
+	for (i = 0; i < 64; i += 8)
+		clear_word((eight *)&tgs_taken_bytes(view, kind, page)[unit * 64 + i]);
+}
+
 /* The span is empty, but a client may have left what no object accounts for: flags, a bit published
  * by mistake, bits beyond the last slot.  Free pages have no state, whoever scribbled there. */
 static void clear_state(const struct tgd_lease *lease, const struct tgs_span *span)
@@ -280,7 +294,7 @@ static void clear_state(const struct tgd_lease *lease, const struct tgs_span *sp
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		clear_word(tgs_taken_word(view, kind, span->page, unit));
+		clear_taken(view, kind, span->page, unit);
 		if (!more)
 			continue;
 		clear_word(tgs_published_word(view, kind, span->page, unit));

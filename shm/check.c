@@ -119,8 +119,7 @@ static int check_unit(const struct tgs_heap *heap, const struct tgs_span *span, 
 	unsigned kind = tgs_classes[span->class].kind;
 	uint64_t valid = tgs_unit_mask(span->n_slots, unit);
 	uint64_t remote = tgs_remote_bits(heap, kind, span->page, unit);
-	uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit),
-					      memory_order_acquire);
+	uint64_t taken = tgs_taken_bits(heap, kind, span->page, unit);
 	uint64_t published = tgs_published_bits(heap, kind, span->page, unit);
 	uint64_t live = taken & ~remote & ~pending & valid;
 	uint64_t bad;

@@ -5,7 +5,7 @@
  * them only where the daemon put it (fallocate) before it told anybody of it.
  *
  *   map:   header | roots | clients | slots | page map (8 bytes a page)
- *   heap:  header | thread slots | central dirty bits | span records | dense state | tiny state (2 areas) | pages
+ *   heap:  header | thread slots | central dirty bits | span records | dense state (2 areas) | tiny state (2 areas) | pages
  *
  * Everything is found by arithmetic on a page number; no pointer lies in shared memory, only offsets (refs).
  * docs/layout.md describes the same in words; tests/unit/test_layout.c pins sizes and offsets.  Change anything here
@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 4u
+#define TGS_LAYOUT_VERSION 5u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -99,14 +99,15 @@ struct tgs_geometry {
 	uint64_t page_map_at; /* const once published */
 	uint64_t map_bytes;   /* const once published */
 	/* byte offsets in the heap file, and its length */
-	uint64_t threads_at;    /* const once published */
-	uint64_t dirty_at;      /* const once published */
-	uint64_t records_at;    /* const once published */
-	uint64_t dense_at;      /* const once published */
-	uint64_t tiny_taken_at; /* const once published */
-	uint64_t tiny_more_at;  /* const once published */
-	uint64_t data_at;       /* const once published; the pages; a multiple of 4 MiB */
-	uint64_t heap_bytes;    /* const once published */
+	uint64_t threads_at;     /* const once published */
+	uint64_t dirty_at;       /* const once published */
+	uint64_t records_at;     /* const once published */
+	uint64_t dense_at;       /* const once published */
+	uint64_t dense_taken_at; /* const once published */
+	uint64_t tiny_taken_at;  /* const once published */
+	uint64_t tiny_more_at;   /* const once published */
+	uint64_t data_at;        /* const once published; the pages; a multiple of 4 MiB */
+	uint64_t heap_bytes;     /* const once published */
 	/* a link's 64 bits: offset in the low bits, then thread slot, then sequence number */
 	uint32_t link_offset_bits; /* const once published */
 	uint32_t link_seq_bits;    /* const once published */
@@ -259,23 +260,34 @@ struct tgs_slot {
 	uint64_t reserved3[88];
 };
 
-/* State of up to 64 objects of a span: one bit each.  An object is live when `taken` is set and `remote` is not. */
+/* Is there an object in this slot?  A byte for each, but for tiny spans, so that the owner's malloc is a store and its free a
+ * look and a store, which no other slot's have to wait for.
+ * W: owner thread (plain stores), daemon once nobody owns the span; of a large span any thread of the owning process
+ *    (exchange); anybody who sets TGS_SPECIAL of a live object (or)
+ * R: all (relaxed) */
+typedef _Atomic uint8_t tgs_taken;
+
+#define TGS_TAKEN 1u
+#define TGS_SPECIAL \
+	2u /* it is, or was about to be, published or freed by others: the unit's words tell; else they need no look */
+
+/* What else there is to know of up to 64 objects of a span: one bit each.  An object is live when it is taken and `remote` is
+ * not set. */
 struct tgs_unit {
-	_Atomic uint64_t
-		taken; /* W: owner thread (plain stores); of a large span any thread of the owning process (exchange)
-			  R: all (relaxed); daemon once nobody owns the span */
+	uint64_t reserved;
 	_Atomic uint64_t published; /* W: any (or), owner at free (and)   R: all */
 	_Atomic uint64_t remote
 		[2]; /* W: any (compare-and-swap)   R: all; 32 objects and a tag each, see TGS_REMOTE_* */
 };
 
-/* A span's record, at its first page: one cache line.  All zero while the page belongs to no span. */
+/* A span's record, at its first page: two cache lines.  All zero while the page belongs to no span. */
 struct tgs_record {
 	_Atomic uint64_t
 		flags; /* W: any (or), owner (and)   R: any; TGS_RECORD_HAS_LINKS: a tg_link was swung in it;
 			  TGS_RECORD_SHORTER: of a large span, owner alone: its end has been, or is being, given back */
 	uint64_t reserved[3];
 	struct tgs_unit unit; /* of spans with at most 64 objects, large ones too */
+	tgs_taken taken[64];  /* likewise */
 };
 
 #define TGS_RECORD_HAS_LINKS UINT64_C(1)
@@ -283,6 +295,10 @@ struct tgs_record {
 
 #define TGS_DENSE_UNITS 8u   /* spans with up to 512 objects: units in the dense area */
 #define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */
+
+struct tgs_dense_taken {
+	tgs_taken taken[TGS_DENSE_UNITS * 64];
+};
 
 /* Tiny spans have their taken words apart, since they are all that most tiny spans ever touch: half as many bytes as the
  * others, and the only ones that have memory from the start. */
@@ -319,6 +335,7 @@ _Static_assert(sizeof(struct tgs_map_header) <= TGS_OS_PAGE, "layout");
 _Static_assert(sizeof(struct tgs_step) == 64, "layout");
 _Static_assert(sizeof(struct tgs_slot) == 2048, "layout");
 _Static_assert(sizeof(struct tgs_unit) == 32, "layout");
-_Static_assert(sizeof(struct tgs_record) == 64, "layout");
+_Static_assert(sizeof(struct tgs_record) == 128, "layout");
+_Static_assert(sizeof(struct tgs_dense_taken) == 512, "layout");
 _Static_assert(sizeof(struct tgs_tiny_taken) == 1024, "layout");
 _Static_assert(sizeof(struct tgs_tiny_more) == 4096, "layout");

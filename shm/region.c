@@ -54,6 +54,8 @@ void tgs_geometry_init(struct tgs_geometry *geometry, uint64_t n_pages)
 	at = g->records_at + n_pages * sizeof(struct tgs_record);
 	g->dense_at = tgs_round_up(at, TGS_OS_PAGE);
 	at = g->dense_at + n_pages * TGS_DENSE_UNITS * sizeof(struct tgs_unit);
+	g->dense_taken_at = tgs_round_up(at, TGS_OS_PAGE);
+	at = g->dense_taken_at + n_pages * sizeof(struct tgs_dense_taken);
 	g->tiny_taken_at = tgs_round_up(at, TGS_OS_PAGE);
 	at = g->tiny_taken_at + n_pages * sizeof(struct tgs_tiny_taken);
 	g->tiny_more_at = tgs_round_up(at, TGS_OS_PAGE);
@@ -322,6 +324,7 @@ int tgs_region_map(struct tgs_heap *heap, int map_fd, int heap_fd, bool writable
 		.slots = (struct tgs_slot *)((uint8_t *)base + g.threads_at),
 		.records = (struct tgs_record *)((uint8_t *)base + g.records_at),
 		.dense = (struct tgs_unit *)((uint8_t *)base + g.dense_at),
+		.dense_taken = (struct tgs_dense_taken *)((uint8_t *)base + g.dense_taken_at),
 		.tiny_taken = (struct tgs_tiny_taken *)((uint8_t *)base + g.tiny_taken_at),
 		.tiny_more = (struct tgs_tiny_more *)((uint8_t *)base + g.tiny_more_at),
 		.dirty = (_Atomic uint64_t *)((uint8_t *)base + g.dirty_at),

@@ -51,11 +51,17 @@ static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq
 uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
 			 uint32_t mask)
 {
-	uint64_t seq = tgs_step_begin(heap, self, tgs_remote_format(word), word, mask, 0, 0);
-	uint32_t twice = swap_in(heap, self, seq, word, mask);
 	struct tgs_word_place place;
+	bool placed = tgs_word_place(heap, tgs_ref_of(heap, word), &place);
+	uint64_t seq;
+	uint32_t twice;
 
-	if (tgs_word_place(heap, tgs_ref_of(heap, word), &place))
+	if (placed)
+		tgs_taken_special(heap, place.kind, place.page, place.unit,
+				  (uint64_t)mask << 32 * place.half);
+	seq = tgs_step_begin(heap, self, tgs_remote_format(word), word, mask, 0, 0);
+	twice = swap_in(heap, self, seq, word, mask);
+	if (placed)
 		tgs_remote_notify(heap, place.page);
 	return twice;
 }
@@ -85,10 +91,11 @@ void tgs_remote_notify(const struct tgs_heap *heap, uint64_t first_page)
 
 /* Takes the bits of one remote word.  `taken` and `published` are changed before the word is: were we killed in between,
  * the next harvest finds the same bits again and does the same. */
-static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word,
-			     _Atomic uint64_t *taken_word, _Atomic uint64_t *published_word,
-			     unsigned half, uint32_t *twice)
+static uint32_t harvest_word(const struct tgs_heap *heap, unsigned kind, uint64_t page,
+			     unsigned unit, unsigned half, uint32_t *twice)
 {
+	_Atomic uint64_t *word = tgs_remote_word(heap, kind, page, unit, half);
+	_Atomic uint64_t *published_word = tgs_published_word(heap, kind, page, unit);
 	uint64_t value = atomic_load_explicit(word, memory_order_acquire);
 	uint64_t freed = 0;
 
@@ -100,8 +107,7 @@ static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word
 			if (atomic_load_explicit(published_word, memory_order_relaxed) & bits)
 				atomic_fetch_and_explicit(published_word, ~bits,
 							  memory_order_relaxed);
-			/* Of a large span any thread of its process may be the one that frees it (client/large.c): one only. */
-			taken = atomic_fetch_and_explicit(taken_word, ~bits, memory_order_acq_rel);
+			taken = tgs_taken_clear(heap, kind, page, unit, bits);
 			*twice |= (uint32_t)((bits & ~taken & ~freed) >> 32 * half);
 			freed |= bits & taken;
 			if (atomic_compare_exchange_strong_explicit(
@@ -117,8 +123,6 @@ static uint32_t harvest_word(const struct tgs_heap *heap, _Atomic uint64_t *word
 uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t page,
 			    unsigned unit, struct tgs_harvest *harvest)
 {
-	_Atomic uint64_t *taken = tgs_taken_word(heap, kind, page, unit);
-	_Atomic uint64_t *published = tgs_published_word(heap, kind, page, unit);
 	uint64_t all = 0;
 	unsigned half;
 
@@ -126,8 +130,7 @@ uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t
 		return 0;
 	for (half = 0; half < 2; half++) {
 		uint32_t twice = 0;
-		uint32_t freed = harvest_word(heap, tgs_remote_word(heap, kind, page, unit, half),
-					      taken, published, half, &twice);
+		uint32_t freed = harvest_word(heap, kind, page, unit, half, &twice);
 
 		all |= (uint64_t)freed << 32 * half;
 		harvest->n_freed += (uint32_t)__builtin_popcount(freed);
@@ -165,9 +168,7 @@ uint32_t tgs_pending_drop_gone(const struct tgs_heap *heap, struct tgs_pending *
 	if (tgs_word_place(heap, ref, &place) && tgs_span_at(heap, place.page, &span) &&
 	    span.page == place.page && tgs_classes[span.class].kind == place.kind &&
 	    tgs_has_more(heap, place.kind, place.page))
-		taken = atomic_load_explicit(
-			tgs_taken_word(heap, place.kind, place.page, place.unit),
-			memory_order_acquire);
+		taken = tgs_taken_bits(heap, place.kind, place.page, place.unit);
 	gone = mask & ~(uint32_t)(taken >> 32 * place.half);
 	if (TGS_UNLIKELY(gone != 0))
 		atomic_store_explicit(&pending->mask, mask & ~gone, memory_order_release);

@@ -81,16 +81,11 @@ static void retire(const struct tgs_heap *heap, struct tgs_slot *slot, uint64_t 
 static void unpublish(const struct tgs_heap *heap, uint64_t ref)
 {
 	struct tgs_object object;
-	_Atomic uint64_t *word;
 
-	if (ref >= heap->geometry.heap_bytes ||
-	    tgs_object_find(heap, heap->base + ref, &object) != TGS_FOUND ||
-	    !tgs_has_more(heap, tgs_classes[object.span.class].kind, object.span.page))
-		return;
-	word = tgs_published_word(heap, tgs_classes[object.span.class].kind, object.span.page,
-				  object.unit);
-	if (atomic_load_explicit(word, memory_order_relaxed) & object.bit)
-		atomic_fetch_and_explicit(word, ~object.bit, memory_order_acq_rel);
+	if (ref < heap->geometry.heap_bytes &&
+	    tgs_object_find(heap, heap->base + ref, &object) == TGS_FOUND &&
+	    tgs_has_more(heap, tgs_classes[object.span.class].kind, object.span.page))
+		tgs_unpublish(heap, &object);
 }
 
 /* The swap that the thread had begun: did the link swing? */

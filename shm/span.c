@@ -29,6 +29,73 @@ bool tgs_span_at(const struct tgs_heap *heap, uint64_t page, struct tgs_span *re
 	       ret_span->n_pages <= heap->geometry.n_pages - ret_span->page;
 }
 
+/* The lowest bits of eight bytes, side by side. */
+static uint64_t gather(const tgs_taken *bytes)
+{
+	typedef uint64_t __attribute__((may_alias)) eight;
+	uint64_t value = __atomic_load_n((const eight *)bytes, __ATOMIC_ACQUIRE);
+
+	return (value & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080) >> 56;
+}
+_Static_assert(TGS_TAKEN == 1, "the lowest bit");
+
+uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+{
+	const tgs_taken *bytes;
+	uint64_t bits = 0;
+	unsigned i;
+
+	if (kind == TGS_TINY)
+		return atomic_load_explicit(&heap->tiny_taken[page].taken[unit],
+					    memory_order_acquire);
+	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
+	for (i = 0; i < 8; i++)
+		bits |= gather(bytes + 8 * i) << 8 * i;
+	return bits;
+}
+
+uint64_t tgs_taken_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+			 uint64_t bits)
+{
+	bool large = tgs_entry_class(tgs_page_entry(heap, page)) == 0;
+	uint64_t cleared = 0;
+	tgs_taken *bytes;
+
+	if (kind == TGS_TINY)
+		return bits & atomic_fetch_and_explicit(&heap->tiny_taken[page].taken[unit], ~bits,
+							memory_order_acq_rel);
+	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
+	for (; bits != 0; bits &= bits - 1) {
+		unsigned index = (unsigned)__builtin_ctzll(bits);
+		unsigned was;
+
+		if (large) {
+			was = atomic_exchange_explicit(&bytes[index], 0, memory_order_acq_rel);
+		} else {
+			was = atomic_load_explicit(&bytes[index], memory_order_relaxed);
+			atomic_store_explicit(&bytes[index], 0, memory_order_release);
+		}
+		cleared |= (uint64_t)(was & TGS_TAKEN) << index;
+	}
+	return cleared;
+}
+
+void tgs_taken_special(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+		       uint64_t bits)
+{
+	tgs_taken *bytes;
+
+	if (kind == TGS_TINY)
+		return;
+	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
+	for (; bits != 0; bits &= bits - 1) {
+		tgs_taken *byte = &bytes[__builtin_ctzll(bits)];
+
+		if (!(atomic_load_explicit(byte, memory_order_relaxed) & TGS_SPECIAL))
+			atomic_fetch_or_explicit(byte, TGS_SPECIAL, memory_order_seq_cst);
+	}
+}
+
 enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
 			      struct tgs_object *ret_object)
 {
@@ -52,6 +119,26 @@ enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
 	return TGS_FOUND;
 }
 
+void tgs_publish(const struct tgs_heap *heap, const struct tgs_object *object)
+{
+	unsigned kind = tgs_classes[object->span.class].kind;
+	_Atomic uint64_t *word = tgs_published_word(heap, kind, object->span.page, object->unit);
+
+	if (atomic_load_explicit(word, memory_order_acquire) & object->bit)
+		return;
+	tgs_taken_special(heap, kind, object->span.page, object->unit, object->bit);
+	atomic_fetch_or_explicit(word, object->bit, memory_order_acq_rel);
+}
+
+void tgs_unpublish(const struct tgs_heap *heap, const struct tgs_object *object)
+{
+	_Atomic uint64_t *word = tgs_published_word(heap, tgs_classes[object->span.class].kind,
+						    object->span.page, object->unit);
+
+	if (atomic_load_explicit(word, memory_order_relaxed) & object->bit)
+		atomic_fetch_and_explicit(word, ~object->bit, memory_order_acq_rel);
+}
+
 bool tgs_object_around(const struct tgs_heap *heap, uint64_t ref, struct tgs_object *ret_object)
 {
 	uint64_t at = ref - heap->geometry.data_at, page = at >> TGS_PAGE_SHIFT, offset, starts;
@@ -68,9 +155,7 @@ bool tgs_object_around(const struct tgs_heap *heap, uint64_t ref, struct tgs_obj
 		return false;
 	ret_object->index = tgs_slot_index(span->class, offset);
 	if (span->class == TGS_CLASS_TINY) {
-		starts = atomic_load_explicit(
-			tgs_taken_word(heap, TGS_TINY, span->page, (unsigned)offset / 64),
-			memory_order_acquire);
+		starts = tgs_taken_bits(heap, TGS_TINY, span->page, (unsigned)offset / 64);
 		/* Of its block, up to and with this byte. */
 		starts = starts >> (offset % 64 & ~UINT64_C(15)) &
 			 ((UINT64_C(2) << offset % 16) - 1);
@@ -88,8 +173,7 @@ bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *objec
 {
 	unsigned kind = tgs_classes[object->span.class].kind;
 	uint64_t remote = tgs_remote_bits(heap, kind, object->span.page, object->unit);
-	uint64_t taken = atomic_load_explicit(
-		tgs_taken_word(heap, kind, object->span.page, object->unit), memory_order_acquire);
+	uint64_t taken = tgs_taken_bits(heap, kind, object->span.page, object->unit);
 
 	return (taken & ~remote & object->bit) != 0;
 }
@@ -113,9 +197,7 @@ static size_t tiny_size(const struct tgs_heap *heap, const struct tgs_object *ob
 		if (used > in_block && used <= 16)
 			end = used;
 	}
-	taken = atomic_load_explicit(
-		tgs_taken_word(heap, TGS_TINY, object->span.page, object->unit),
-		memory_order_acquire);
+	taken = tgs_taken_bits(heap, TGS_TINY, object->span.page, object->unit);
 	later = (taken >> shift & 0xffff) >> in_block >> 1;
 	if (later != 0)
 		end = tgs_min(end, in_block + (uint64_t)__builtin_ctzll(later) + 1);
@@ -139,8 +221,7 @@ uint32_t tgs_span_live(const struct tgs_heap *heap, const struct tgs_span *span)
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
 		uint64_t remote = tgs_remote_bits(heap, kind, span->page, unit);
-		uint64_t taken = atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit),
-						      memory_order_relaxed);
+		uint64_t taken = tgs_taken_bits(heap, kind, span->page, unit);
 
 		live += (uint32_t)__builtin_popcountll(taken & ~remote &
 						       tgs_unit_mask(span->n_slots, unit));
@@ -154,8 +235,7 @@ bool tgs_span_empty(const struct tgs_heap *heap, const struct tgs_span *span)
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		if (atomic_load_explicit(tgs_taken_word(heap, kind, span->page, unit),
-					 memory_order_acquire) != 0 ||
+		if (tgs_taken_bits(heap, kind, span->page, unit) != 0 ||
 		    tgs_remote_bits(heap, kind, span->page, unit) != 0)
 			return false;
 	}

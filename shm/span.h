@@ -47,16 +47,26 @@ static inline bool tgs_has_more(const struct tgs_heap *heap, unsigned kind, uint
 	return kind != TGS_TINY || (tgs_page_entry(heap, page) & TGS_ENTRY_MORE) != 0;
 }
 
-/* The words of one unit.  `published` and `remote` of a tiny span lie elsewhere than `taken`. */
-static inline _Atomic uint64_t *tgs_taken_word(const struct tgs_heap *heap, unsigned kind,
-					       uint64_t page, unsigned unit)
+/* The bytes of a span's slots; not of a tiny span. */
+static inline tgs_taken *tgs_taken_bytes(const struct tgs_heap *heap, unsigned kind, uint64_t page)
 {
-	if (kind == TGS_SPARSE)
-		return &heap->records[page].unit.taken;
-	if (kind == TGS_DENSE)
-		return &heap->dense[page * TGS_DENSE_UNITS + unit].taken;
-	return &heap->tiny_taken[page].taken[unit];
+	return kind == TGS_SPARSE ? heap->records[page].taken : heap->dense_taken[page].taken;
 }
+
+/* Which objects of a unit are taken.  Acquire. */
+uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit);
+
+/* Those that are taken among `bits` are not any more: returned.  By whoever alone may write them, or for large objects, of
+ * which of several that do so at once one gets it. */
+uint64_t tgs_taken_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+			 uint64_t bits);
+
+/* Before the words of a unit say of these objects that they are published, or freed by others: their owner looks there
+ * only if so.  For who is not the owner, too. */
+void tgs_taken_special(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+		       uint64_t bits);
+
+/* The words of one unit. */
 
 static inline _Atomic uint64_t *tgs_published_word(const struct tgs_heap *heap, unsigned kind,
 						   uint64_t page, unsigned unit)
@@ -134,6 +144,10 @@ enum tgs_find {
 	TGS_NO_SPAN,     /* in the heap, but on a page of no span (or inside a large object) */
 	TGS_NOT_A_START, /* in a span, but no slot starts there */
 };
+
+/* The object is published, or not any more.  The words have memory (tgs_has_more). */
+void tgs_publish(const struct tgs_heap *heap, const struct tgs_object *object);
+void tgs_unpublish(const struct tgs_heap *heap, const struct tgs_object *object);
 
 /* What `p` points at.  For tiny spans every byte may be a start.  ret_object is filled as far as known. */
 enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,

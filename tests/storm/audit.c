@@ -41,7 +41,7 @@ static void count_span(const struct tgs_span *span)
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		uint64_t bits = *tgs_taken_word(&tgc_heap, class->kind, span->page, unit) &
+		uint64_t bits = tgs_taken_bits(&tgc_heap, class->kind, span->page, unit) &
 				~tgs_remote_bits(&tgc_heap, class->kind, span->page, unit);
 
 		for (; bits != 0; bits &= bits - 1) {

@@ -62,7 +62,7 @@ static inline bool is_taken(uint64_t page, unsigned index)
 {
 	unsigned kind = tgs_classes[tgt_span(page).class].kind;
 
-	return *tgs_taken_word(tgt_heap, kind, page, index / 64) >> index % 64 & 1;
+	return tgs_taken_bits(tgt_heap, kind, page, index / 64) >> index % 64 & 1;
 }
 
 static inline void publish(uint64_t page, unsigned index)

@@ -16,6 +16,7 @@
 #include "shm/remote.h"
 #include "shm/span.h"
 #include "shm/step.h"
+#include "tests/support/taken.h"
 
 enum { MIB = 1 << 20, PAGE = TGS_PAGE_SIZE, RECLAIM = 1 };
 
@@ -128,9 +129,7 @@ static inline unsigned kind_at(uint64_t page)
 /* What the owner does in malloc and in a free of its own. */
 static inline void take_object(uint64_t page, unsigned index)
 {
-	_Atomic uint64_t *word = tgs_taken_word(view, kind_at(page), page, index / 64);
-
-	*word |= UINT64_C(1) << index % 64;
+	tgt_set_taken(view, kind_at(page), page, index);
 }
 
 static inline void take_objects(uint64_t page, unsigned n)
@@ -152,7 +151,7 @@ static inline void drop_object(uint64_t page, unsigned index)
 
 	if (tgs_has_more(view, kind_at(page), page))
 		*tgs_published_word(view, kind_at(page), page, index / 64) &= ~bit;
-	*tgs_taken_word(view, kind_at(page), page, index / 64) &= ~bit;
+	(void)tgs_taken_clear(view, kind_at(page), page, index / 64, bit);
 }
 
 static inline void publish(uint64_t page, unsigned index)

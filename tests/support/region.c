@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "shm/sizeclass.h"
+#include "tests/support/taken.h"
 
 /* Where it is tried first; any other address will do. */
 #if defined(__SANITIZE_THREAD__)
@@ -119,10 +120,7 @@ struct tgs_span tgt_span(uint64_t page)
 
 void tgt_take(uint64_t page, unsigned index)
 {
-	unsigned kind = tgs_classes[tgt_span(page).class].kind;
-
-	atomic_fetch_or(tgs_taken_word(tgt_heap, kind, page, index / 64), UINT64_C(1)
-										  << index % 64);
+	tgt_set_taken(tgt_heap, tgs_classes[tgt_span(page).class].kind, page, index);
 }
 
 _Atomic uint64_t *tgt_remote_word(uint64_t page, unsigned index)

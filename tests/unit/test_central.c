@@ -66,7 +66,7 @@ static void a_partial_span_is_harvested_when_it_is_granted(void)
 
 	remote_free(thread, page, 1);
 	CU_ASSERT_EQUAL(get_span(other, thread, CLASS).free, OBJECTS - 2);
-	CU_ASSERT_EQUAL(*tgs_taken_word(view, TGS_SPARSE, page, 0), 5);
+	CU_ASSERT_EQUAL(tgs_taken_bits(view, TGS_SPARSE, page, 0), 5);
 	CU_ASSERT_EQUAL(tgs_remote_bits(view, TGS_SPARSE, page, 0), 0);
 }
 

@@ -71,6 +71,7 @@ static void test_counts(void)
 		tgt_remove_span(PAGE);
 		memset(&tgt_heap->records[PAGE], 0, sizeof(struct tgs_record));
 		memset(&tgt_heap->dense[PAGE * TGS_DENSE_UNITS], 0, 256);
+		memset(&tgt_heap->dense_taken[PAGE], 0, sizeof(struct tgs_dense_taken));
 	}
 	tgt_put_span(PAGE, 0, OWNER, 12);
 	CU_ASSERT_EQUAL(counts_of(PAGE, NULL).object_bytes, 0);
@@ -97,7 +98,7 @@ static void test_broken_rules(void)
 	tgt_put_span(PAGE, 30, OWNER, 0);
 	tgt_take(PAGE, tgs_classes[30].n_slots);
 	is_broken(PAGE, NULL, "has a bit set, but there is no such slot");
-	tgt_heap->records[PAGE].unit.taken = 0;
+	tgt_heap->records[PAGE].taken[tgs_classes[30].n_slots] = 0;
 	tgt_heap->records[PAGE].unit.published = UINT64_C(1) << 63;
 	is_broken(PAGE, NULL, "span at page 10 (class 30, owner 2): slot 63 has a bit set");
 	tgt_heap->records[PAGE].unit.published = 0;

@@ -307,7 +307,8 @@ static void an_empty_span_is_free_memory_whatever_was_scribbled_there(void)
 	struct tgd_grant grant = get_span(client, slot, 30);
 
 	/* Class 30 has 10 slots.  Bits of no slot, a published bit of nothing, a flag. */
-	view->records[grant.page].unit.taken = UINT64_C(1) << 60;
+	view->records[grant.page].taken[60] = TGS_TAKEN;
+	view->records[grant.page].taken[3] = TGS_SPECIAL;
 	view->records[grant.page].unit.published = 2;
 	view->records[grant.page].flags = 1;
 	CU_ASSERT_EQUAL(put_span(client, slot, grant.page), 0);

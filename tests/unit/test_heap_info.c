@@ -72,16 +72,16 @@ static void the_check_finds_damage(void)
 	struct tgd_check check;
 
 	CU_ASSERT_EQUAL(put_span(client, slot, gone), 0);
-	view->records[page].unit.taken = UINT64_C(1) << 40;
-	view->records[gone].unit.taken = 1;
+	view->records[page].taken[40] = TGS_TAKEN;
+	view->records[gone].taken[0] = TGS_TAKEN;
 	view->records[gone].unit.published = 1;
 	tgd_heap_check(heap, &check);
 	CU_ASSERT_FALSE(check.ok);
 	CU_ASSERT_EQUAL(check.n_errors, 2);
 	CU_ASSERT(strstr(check.error[0], "no such slot") != NULL);
 	CU_ASSERT(strstr(check.error[1], "has state") != NULL);
-	view->records[page].unit.taken = 0;
-	view->records[gone].unit.taken = 0;
+	view->records[page].taken[40] = 0;
+	view->records[gone].taken[0] = 0;
 	view->records[gone].unit.published = 0;
 }
 

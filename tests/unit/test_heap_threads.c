@@ -116,13 +116,11 @@ static void take_and_give(uint64_t page, bool publish_some)
 
 	back_state(page);
 	for (i = 0; i < span.n_slots; i += step) {
-		_Atomic uint64_t *taken = tgs_taken_word(view, kind_at(page), page, i / 64);
-		uint64_t bit = UINT64_C(1) << i % 64;
 		struct queue *queue = &queues[random_next() % FREERS];
 
-		if (*taken & bit)
+		if (tgs_taken_bits(view, kind_at(page), page, i / 64) >> i % 64 & 1)
 			continue;
-		*taken |= bit;
+		take_object(page, i);
 		if (publish_some && random_next() % 2)
 			publish(page, i);
 		if (!give(queue, page, i))

@@ -9,6 +9,7 @@
 
 #include "tests/support/frees.h"
 #include "tests/support/runner.h"
+#include "tests/support/taken.h"
 
 /* ---- free and harvest ---- */
 
@@ -110,7 +111,6 @@ static void test_the_owner_had_freed_it(void)
 /* Killed in a harvest, at each of its stores. */
 static void test_a_harvest_is_repeatable(void)
 {
-	_Atomic uint64_t *taken = tgs_taken_word(tgt_heap, TGS_DENSE, DENSE_PAGE, 0);
 	struct tgs_span span = tgt_span(DENSE_PAGE);
 	unsigned stop;
 
@@ -122,12 +122,12 @@ static void test_a_harvest_is_repeatable(void)
 		if (stop > 0)
 			*tgs_published_word(tgt_heap, TGS_DENSE, DENSE_PAGE, 0) = 0;
 		if (stop > 1)
-			*taken &= ~(UINT64_C(1) << 5);
+			tgt_make_taken(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, 1 << 6);
 		(void)harvest(DENSE_PAGE);
-		CU_ASSERT_EQUAL(*taken, 1 << 6);
+		CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, DENSE_PAGE, 0), 1 << 6);
 		CU_ASSERT_EQUAL(*tgt_remote_word(DENSE_PAGE, 5), 0);
 		CU_ASSERT_EQUAL(*tgs_published_word(tgt_heap, TGS_DENSE, DENSE_PAGE, 0), 0);
-		*taken = 0;
+		tgt_make_taken(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, 0);
 		CU_ASSERT_TRUE(tgs_span_empty(tgt_heap, &span));
 	}
 }
@@ -209,7 +209,7 @@ static void test_no_other_word_is(void)
 	struct tgs_word_place place;
 	uint64_t ref, n = 0, page = 17;
 
-	for (ref = g->records_at + page * 64; ref < g->records_at + (page + 1) * 64; ref++)
+	for (ref = g->records_at + page * 128; ref < g->records_at + (page + 1) * 128; ref++)
 		n += tgs_word_place(tgt_heap, ref, &place);
 	CU_ASSERT_EQUAL(n, 2);
 	for (n = 0, ref = g->dense_at + page * 256; ref < g->dense_at + (page + 1) * 256; ref++)
@@ -219,6 +219,8 @@ static void test_no_other_word_is(void)
 	     ref++)
 		n += tgs_word_place(tgt_heap, ref, &place);
 	CU_ASSERT_EQUAL(n, 256);
+	for (ref = g->dense_taken_at; ref < g->dense_taken_at + 4096; ref++)
+		CU_ASSERT_FALSE(tgs_word_place(tgt_heap, ref, &place));
 	for (ref = g->tiny_taken_at; ref < g->tiny_taken_at + 4096; ref++)
 		CU_ASSERT_FALSE(tgs_word_place(tgt_heap, ref, &place));
 	CU_ASSERT_FALSE(tgs_word_place(tgt_heap, 0, &place));

@@ -180,13 +180,13 @@ static void state_next_to_a_span_in_use_stays(void)
 	/* Two dense spans, whose state shares one block of 4 KiB. */
 	gone = get_span(client, slot, 2).page;
 	kept = get_span(client, slot, 2).page;
-	CU_ASSERT_EQUAL(gone * 256 / 4096, kept * 256 / 4096);
+	CU_ASSERT_EQUAL(gone * 512 / 4096, kept * 512 / 4096);
 	take_objects(kept, 512);
-	state = (uint8_t *)&view->dense[kept * 8];
-	CU_ASSERT_EQUAL(state[0], 0xff);
+	state = (uint8_t *)view->dense_taken[kept].taken;
+	CU_ASSERT_EQUAL(state[0], TGS_TAKEN);
 	CU_ASSERT_EQUAL(put_span(client, slot, gone), 0);
 	(void)tgd_heap_trim(heap);
-	CU_ASSERT_EQUAL(state[0], 0xff);
+	CU_ASSERT_EQUAL(state[0], TGS_TAKEN);
 	CU_ASSERT_EQUAL(checked().objects, 512);
 }
 

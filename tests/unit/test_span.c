@@ -160,12 +160,14 @@ static void test_every_object_has_bits_of_its_own(void)
 		CU_ASSERT_EQUAL(tgs_span_live(tgt_heap, &span), 0);
 		CU_ASSERT_FALSE(tgs_span_empty(tgt_heap, &span));
 		/* Nothing of it lies in another page's state. */
-		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->records[61], 64), 0);
+		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->records[61], 128), 0);
 		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->dense[61 * TGS_DENSE_UNITS], 256), 0);
+		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->dense_taken[61], 512), 0);
 		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->tiny_taken[61], 1024), 0);
 		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->tiny_more[61], 4096), 0);
 		memset(&tgt_heap->records[60], 0, sizeof(struct tgs_record));
 		memset(&tgt_heap->dense[60 * TGS_DENSE_UNITS], 0, 256);
+		memset(&tgt_heap->dense_taken[60], 0, 512);
 		memset(&tgt_heap->tiny_taken[60], 0, 1024);
 		memset(&tgt_heap->tiny_more[60], 0, 4096);
 		CU_ASSERT_TRUE(tgs_span_empty(tgt_heap, &span));

@@ -2,6 +2,7 @@
  * hand, is finished or undone. */
 #include "tests/support/runner.h"
 #include "tests/support/takeover.h"
+#include "tests/support/taken.h"
 
 /* 21760-byte objects: three in eight pages. */
 enum { WIDE = 63, WIDE_PAGES = 8, SPARSE = 30, DENSE = 5 };
@@ -152,7 +153,7 @@ static void state_of_free_pages_is_cleared_also_between_others(void)
 			continue;
 		CU_ASSERT_EQUAL(put_span(keeper, slot, pages[i]), 0);
 		/* Somebody's late store. */
-		*tgs_taken_word(view, kind, pages[i], 0) = 77;
+		tgt_make_taken(view, kind, pages[i], 0, 77);
 		*tgs_remote_word(view, kind, pages[i], 0, 1) = 1;
 		view->records[pages[i]].flags = 1;
 	}
@@ -268,7 +269,7 @@ static void unpublished_objects_are_never_centrals(void)
 	publish(page, 1);
 	CU_ASSERT_EQUAL(tgd_heap_client_end(heap, reclaimer), 0);
 	/* The recoverer had killed them, and died before it moved the span. */
-	*tgs_taken_word(view, TGS_SPARSE, page, 0) = 2;
+	tgt_make_taken(view, TGS_SPARSE, page, 0, 2);
 	take_over();
 	CU_ASSERT_EQUAL(owner_of(page), thread);
 	work(10);

@@ -10,6 +10,7 @@
 
 #include "tests/support/runner.h"
 #include "tests/support/takeover.h"
+#include "tests/support/taken.h"
 
 enum { CLIENTS = 6, SLOTS = 3, SPANS = 40, DAEMONS = 150, STEPS = 60, SPARSE = 30 };
 
@@ -45,9 +46,8 @@ static void start(void)
 static bool has_room(uint64_t page, unsigned index)
 {
 	unsigned kind = kind_at(page);
-	uint64_t bit = UINT64_C(1) << index % 64;
 
-	return !(*tgs_taken_word(view, kind, page, index / 64) & bit);
+	return !(tgs_taken_bits(view, kind, page, index / 64) >> index % 64 & 1);
 }
 
 /* The last object of such a span is only ever freed by way of a buffer, so that nobody else
@@ -116,7 +116,7 @@ static void free_one(struct player *player, unsigned i)
 		return;
 	kind = tgs_classes[span.class].kind;
 	for (unit = 0; unit < tgs_span_units(span.n_slots); unit++) {
-		live = *tgs_taken_word(view, kind, span.page, unit) &
+		live = tgs_taken_bits(view, kind, span.page, unit) &
 		       ~tgs_remote_bits(view, kind, span.page, unit);
 		if (live == 0)
 			continue;
@@ -312,7 +312,7 @@ static void free_all(void)
 		kind = tgs_classes[span.class].kind;
 		for (unit = 0; unit < tgs_span_units(span.n_slots); unit++) {
 			*tgs_published_word(view, kind, span.page, unit) = 0;
-			*tgs_taken_word(view, kind, span.page, unit) = 0;
+			tgt_make_taken(view, kind, span.page, unit, 0);
 		}
 	}
 }

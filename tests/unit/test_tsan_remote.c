@@ -20,6 +20,7 @@
 #include "tests/support/message.h"
 #include "tests/support/region.h"
 #include "tests/support/runner.h"
+#include "tests/support/taken.h"
 
 enum { N_OWNERS = 2, N_FREERS = 3, N_SPANS = 4, QUEUE = 1024, MAX_OBJECTS = 8192 };
 enum { FIRST_OWNER = 2, FIRST_FREER = FIRST_OWNER + N_OWNERS };
@@ -76,23 +77,17 @@ static bool hand_out(struct owner *owner, uint64_t *random)
 	unsigned which = (unsigned)(tgt_random(random) % N_SPANS);
 	const struct tgs_span *span = &owner->spans[which];
 	unsigned kind = tgs_classes[span->class].kind, index = owner->next[which];
-	_Atomic uint64_t *taken = tgs_taken_word(tgt_heap, kind, span->page, index / 64);
 	struct queue *queue = &queues[owner->number][tgt_random(random) % N_FREERS];
 
 	owner->next[which] = (index + 1) % span->n_slots;
 	if (owner->out[which][index])
 		return false;
 	*address_of(span, index) = (uint8_t)index;
-	atomic_store_explicit(taken,
-			      atomic_load_explicit(taken, memory_order_relaxed) |
-				      UINT64_C(1) << index % 64,
-			      memory_order_release);
+	tgt_set_taken(tgt_heap, kind, span->page, index);
 	owner->out[which][index] = 1;
 	if (!offer(queue, span->page << 16 | index)) {
-		atomic_store_explicit(taken,
-				      atomic_load_explicit(taken, memory_order_relaxed) &
-					      ~(UINT64_C(1) << index % 64),
-				      memory_order_relaxed);
+		(void)tgs_taken_clear(tgt_heap, kind, span->page, index / 64,
+				      UINT64_C(1) << index % 64);
 		owner->out[which][index] = 0;
 		return false;
 	}
