@@ -1,11 +1,13 @@
 # bench/: measured by hand, never part of pass or fail.  Built by "make check", so that it keeps compiling.  Lists are
 # sorted, one file a line.
 
+if PLAIN
 check_PROGRAMS += %D%/tg-cacheload
 check_PROGRAMS += %D%/tg-measure
 check_PROGRAMS += %D%/tg-recovery
 check_PROGRAMS += %D%/tg-scale
 check_PROGRAMS += $(tgbench_programs)
+endif
 
 %C%_tg_cacheload_SOURCES = \
 	%D%/cacheconn.c \
@@ -125,8 +127,10 @@ CLEANFILES += %D%/tgbench/tgb-go
 		$(TGBENCH_GO) build -o $@ $(top_srcdir)/%D%/tgbench/tgb-go.go || \
 		echo "tgb-go: not built; tgbench goes without it" >&2
 if TGBENCH_GO
-check_DATA += %D%/tgbench/tgb-go
 tgbench_data = %D%/tgbench/tgb-go
+endif
+if PLAIN
+check_DATA += $(tgbench_data)
 endif
 clean-local: clean-tgbench
 clean-tgbench:

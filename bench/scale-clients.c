@@ -147,6 +147,7 @@ static void connect_ourselves(uint32_t *ret_slot)
 	    tgt_peer_attach(&ours, "prober", 0, 0, &reply) != 0 || reply->error != 0)
 		bench_die("the daemon does not take a client");
 	request.body_case = TGD__REQUEST__BODY_OPEN_SLOT;
+	ours.look_us = SCALE_LOOK_US;
 	request.open_slot = &open;
 	*ret_slot = must_ask(&request)->slot->slot;
 }

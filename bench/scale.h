@@ -16,6 +16,7 @@ struct scale {
 };
 
 #define SCALE_ROUNDS_MAX 99
+#define SCALE_LOOK_US    25 /* how long libtg looks for an answer before it sleeps (client/wire.c) */
 
 /* Page heaps of different size, on their own (scale-pages.c). */
 void scale_pages(struct scale *scale);

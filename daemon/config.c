@@ -1,224 +1,32 @@
-/* config.c - options and config file are one table of keys, so both know the same words and check
- * them alike.
+/* config.c - what the daemon was told: the command line, the config file, and defaults.
  *
- * A key has one function that reads its text.  The command line is read first, then the file; a key
- * that the command line has set is read from the file into a copy that is thrown away, so that a
- * mistake there is found all the same. Last come the defaults that depend on other keys (limit,
- * socket path, mode). The file is read line by line by ourselves and parsed by inih: so the number
- * of the line is known, a line too long for inih is refused and not cut, and an indented line is a
- * line like any other.
+ * Options and config file are one table of keys (config-keys.c), so both know the same words.  The
+ * command line is read first, then the file; a key that the command line has set is read from the
+ * file into a copy that is thrown away, so that a mistake there is found all the same. Last come
+ * the defaults that depend on other keys (limit, socket path, mode). The file is read line by line
+ * by ourselves and parsed by inih: so the number of the line is known, a line too long for inih is
+ * refused and not cut, and an indented line is a line like any other.
  */
 #include "daemon/config.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <grp.h>
 #include <ini.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/config-impl.h"
 #include "proto/size.h"
 #include "shm/base.h"
 
-#define DEFAULT_HEAP    "main"
 #define DEFAULT_RESERVE (UINT64_C(64) << 30)
-#define BASE_UNIT       (UINT64_C(4) << 20) /* the heap's pages start at a multiple of 4 MiB */
-#define BASE_MAX        (UINT64_C(1) << 47) /* of user space on x86-64, usually */
-#define LINE_MAX_SIZE   190                 /* inih has room for 200 */
-
-/* Reads the text of a key into the config.  -EINVAL with a sentence in `why`. */
-typedef int set_fn(struct tgd_config *config, const char *text, char *why, size_t why_size);
-
-static __attribute__((format(printf, 3, 4))) int refuse(char *why, size_t why_size,
-							const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, why_size, format, args);
-	va_end(args);
-	return -EINVAL;
-}
-
-static int set_socket(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	if (*text == '\0' || strlen(text) >= sizeof(config->socket))
-		return refuse(why, why_size, "a socket's path has 1 to %zu bytes, this one has %zu",
-			      sizeof(config->socket) - 1, strlen(text));
-	strcpy(config->socket, text);
-	return 0;
-}
-
-static int set_heap(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	const char *p;
-
-	if (*text == '\0' || strlen(text) >= sizeof(config->heap))
-		return refuse(why, why_size, "a heap's name has 1 to %zu bytes, this one has %zu",
-			      sizeof(config->heap) - 1, strlen(text));
-	for (p = text; *p > ' ' && *p <= '~' && *p != '/'; p++)
-		;
-	if (*p != '\0')
-		return refuse(why, why_size,
-			      "a heap's name is made of visible ASCII characters without '/'");
-	strcpy(config->heap, text);
-	return 0;
-}
-
-static int parse_size(const char *text, uint64_t *ret, char *why, size_t why_size)
-{
-	int r = tgp_parse_size(text, ret);
-
-	if (r == -ERANGE)
-		return refuse(why, why_size, "\"%s\" is more than any machine has", text);
-	if (r < 0)
-		return refuse(why, why_size,
-			      "\"%s\" is not a size; write it like 512M, 1.5G or 1073741824", text);
-	return 0;
-}
-
-static int set_reserve(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	char min[TGP_SIZE_TEXT], max[TGP_SIZE_TEXT];
-	uint64_t bytes;
-	int r;
-
-	r = parse_size(text, &bytes, why, why_size);
-	if (r < 0)
-		return r;
-	if (bytes < TGS_RESERVE_MIN || bytes > TGS_RESERVE_MAX) {
-		tgp_format_size(TGS_RESERVE_MIN, min, sizeof(min));
-		tgp_format_size(TGS_RESERVE_MAX, max, sizeof(max));
-		return refuse(why, why_size, "a heap reserves %s to %s of addresses, not %s", min,
-			      max, text);
-	}
-	config->reserve_bytes = bytes;
-	return 0;
-}
-
-static int set_limit(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	uint64_t bytes;
-	int r;
-
-	r = parse_size(text, &bytes, why, why_size);
-	if (r < 0)
-		return r;
-	if (bytes == 0)
-		return refuse(why, why_size, "a heap with the limit 0 can hold nothing");
-	config->limit_bytes = bytes;
-	return 0;
-}
-
-static int set_base(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	unsigned long long value;
-	char *end;
-
-	errno = 0;
-	value = strtoull(text, &end, 16);
-	if (strncmp(text, "0x", 2) != 0 || *end != '\0' || errno != 0)
-		return refuse(why, why_size,
-			      "\"%s\" is not an address; write it like 0x200000000000", text);
-	if (value == 0 || value % BASE_UNIT != 0 || value >= BASE_MAX)
-		return refuse(why, why_size,
-			      "the heap's address is a multiple of 4 MiB below 0x%llx, not %s",
-			      (unsigned long long)BASE_MAX, text);
-	config->base = value;
-	return 0;
-}
-
-static int set_mode(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	unsigned long value;
-	char *end;
-
-	value = strtoul(text, &end, 8);
-	if (*text < '0' || *text > '7' || *end != '\0' || value > 0777)
-		return refuse(why, why_size,
-			      "\"%s\" is not a file mode; write it in octal, like 0660", text);
-	if ((value & 0200) == 0)
-		return refuse(why, why_size,
-			      "with mode %s not even the daemon's own user may connect; use 06xx",
-			      text);
-	config->mode = (mode_t)value;
-	return 0;
-}
-
-static int set_group(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	struct group *group = getgrnam(text);
-	unsigned long value;
-	char *end;
-
-	if (group != NULL) {
-		config->group = group->gr_gid;
-		return 0;
-	}
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value >= (gid_t)-1)
-		return refuse(why, why_size,
-			      "there is no group \"%s\"; make it with groupadd, or name another",
-			      text);
-	config->group = (gid_t)value;
-	return 0;
-}
-
-static int set_idle_exit(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	unsigned long value;
-	char *end;
-
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > INT_MAX / 1000)
-		return refuse(why, why_size,
-			      "\"%s\" is not a number of seconds from 0 (never) to %d", text,
-			      INT_MAX / 1000);
-	config->idle_exit_s = (unsigned)value;
-	return 0;
-}
-
-static int set_log_level(struct tgd_config *config, const char *text, char *why, size_t why_size)
-{
-	if (tgd_log_level_parse(text, &config->log_level) < 0)
-		return refuse(why, why_size,
-			      "\"%s\" is not a level of the log: error, warning, info or debug",
-			      text);
-	return 0;
-}
-
-static const struct key {
-	const char *name;
-	set_fn *set;
-	const char *value, *help;
-} keys[TGD_CONFIG_KEYS] = {
-	[TGD_CONFIG_SOCKET] = {"socket", set_socket, "PATH",
-			       "socket to listen on ($TG_SOCKET, else see tgd(8))"},
-	[TGD_CONFIG_HEAP] = {"heap", set_heap, "NAME", "name of the heap (" DEFAULT_HEAP ")"},
-	[TGD_CONFIG_RESERVE] = {"reserve", set_reserve, "SIZE",
-				"addresses to reserve; the heap never outgrows them (64G)"},
-	[TGD_CONFIG_LIMIT] = {"limit", set_limit, "SIZE",
-			      "memory that the heap may use (half of the machine's)"},
-	[TGD_CONFIG_BASE] = {"base", set_base, "ADDRESS",
-			     "where the heap lies in every process (the daemon chooses)"},
-	[TGD_CONFIG_MODE] = {"mode", set_mode, "OCTAL",
-			     "mode of the socket: who may attach (0600; 0660 with --group)"},
-	[TGD_CONFIG_GROUP] = {"group", set_group, "NAME", "group of the socket: who may attach"},
-	[TGD_CONFIG_IDLE_EXIT] = {"idle-exit", set_idle_exit, "SECONDS",
-				  "end when no client was attached for so long (0: never)"},
-	[TGD_CONFIG_LOG_LEVEL] = {"log-level", set_log_level, "LEVEL",
-				  "error, warning, info or debug (info)"},
-};
+#define LINE_MAX_SIZE   190 /* inih has room for 200 */
 
 void tgd_config_init(struct tgd_config *config)
 {
 	*config = (struct tgd_config){
-		.heap = DEFAULT_HEAP,
+		.heap = TGD_DEFAULT_HEAP,
 		.reserve_bytes = DEFAULT_RESERVE,
 		.group = (gid_t)-1,
 		.log_level = TGD_LOG_INFO,
@@ -284,7 +92,7 @@ static int take_entry(void *user, const char *section, const char *name, const c
 	char why[256] = "";
 	unsigned key;
 
-	for (key = 0; key < TGD_CONFIG_KEYS && strcmp(keys[key].name, name) != 0; key++)
+	for (key = 0; key < TGD_CONFIG_KEYS && strcmp(tgd_config_keys[key].name, name) != 0; key++)
 		;
 	if (*section != '\0') {
 		file_error(file, "there are no sections in this file; remove [%s]", section);
@@ -298,7 +106,8 @@ static int take_entry(void *user, const char *section, const char *name, const c
 		ignored = *file->config;
 		config = (file->config->set_by_args & 1u << key) != 0 ? &ignored : file->config;
 		file->seen |= 1u << key;
-		if (keys[key].set(config, value == NULL ? "" : value, why, sizeof(why)) < 0)
+		if (tgd_config_keys[key].set(config, value == NULL ? "" : value, why, sizeof(why)) <
+		    0)
 			file_error(file, "%s: %s", name, why);
 		config->set |= 1u << key;
 	}
@@ -314,7 +123,8 @@ static int read_file(struct tgd_config *config, char *why, size_t why_size)
 	file.stream = fopen(config->file, "re");
 	if (file.stream == NULL) {
 		r = -errno;
-		refuse(why, why_size, "%s: cannot be read: %s", config->file, strerror(-r));
+		tgd_config_refuse(why, why_size, "%s: cannot be read: %s", config->file,
+				  strerror(-r));
 		return r;
 	}
 	r = ini_parse_stream(read_line, &file, take_entry, &file);
@@ -323,7 +133,8 @@ static int read_file(struct tgd_config *config, char *why, size_t why_size)
 		file_error(&file, "this is neither a comment nor \"key = value\"");
 	} else if (file.error == 0 && (r < 0 || ferror(file.stream))) {
 		file.error = -EIO;
-		refuse(why, why_size, "%s: cannot be read: %s", config->file, strerror(EIO));
+		tgd_config_refuse(why, why_size, "%s: cannot be read: %s", config->file,
+				  strerror(EIO));
 	}
 	fclose(file.stream);
 	return file.error;
@@ -346,9 +157,10 @@ static int complete(struct tgd_config *config, char *why, size_t why_size)
 	if ((config->set & 1u << TGD_CONFIG_SOCKET) == 0) {
 		r = tgp_socket_path(NULL, config->socket, sizeof(config->socket));
 		if (r < 0) {
-			refuse(why, why_size,
-			       "the path of the socket that the environment gives (TG_SOCKET, "
-			       "XDG_RUNTIME_DIR) is too long; use --socket");
+			tgd_config_refuse(
+				why, why_size,
+				"the path of the socket that the environment gives (TG_SOCKET, "
+				"XDG_RUNTIME_DIR) is too long; use --socket");
 			return r;
 		}
 	}
@@ -359,9 +171,10 @@ static int complete(struct tgd_config *config, char *why, size_t why_size)
 	if (config->limit_bytes > config->reserve_bytes) {
 		tgp_format_size(config->limit_bytes, limit, sizeof(limit));
 		tgp_format_size(config->reserve_bytes, reserve, sizeof(reserve));
-		return refuse(why, why_size,
-			      "the limit (%s) is over the reservation (%s); raise --reserve", limit,
-			      reserve);
+		return tgd_config_refuse(
+			why, why_size,
+			"the limit (%s) is over the reservation (%s); raise --reserve", limit,
+			reserve);
 	}
 	return 0;
 }
@@ -379,13 +192,15 @@ static int take_option(struct tgd_config *config, int option, const char *text, 
 
 	if (option == OPTION_CONFIG) {
 		if (*text == '\0' || strlen(text) >= sizeof(config->file))
-			return refuse(why, why_size, "--config: a path has 1 to %zu bytes",
-				      sizeof(config->file) - 1);
+			return tgd_config_refuse(why, why_size,
+						 "--config: a path has 1 to %zu bytes",
+						 sizeof(config->file) - 1);
 		strcpy(config->file, text);
 		return 0;
 	}
-	if (keys[option].set(config, text, reason, sizeof(reason)) < 0)
-		return refuse(why, why_size, "--%s: %s", keys[option].name, reason);
+	if (tgd_config_keys[option].set(config, text, reason, sizeof(reason)) < 0)
+		return tgd_config_refuse(why, why_size, "--%s: %s", tgd_config_keys[option].name,
+					 reason);
 	config->set |= 1u << option;
 	config->set_by_args |= 1u << option;
 	return 0;
@@ -394,8 +209,8 @@ static int take_option(struct tgd_config *config, int option, const char *text, 
 static int wrong_option(int option, const char *word, char *why, size_t why_size)
 {
 	if (option == ':')
-		return refuse(why, why_size, "%s needs a value; see tgd --help", word);
-	return refuse(why, why_size, "there is no option %s; see tgd --help", word);
+		return tgd_config_refuse(why, why_size, "%s needs a value; see tgd --help", word);
+	return tgd_config_refuse(why, why_size, "there is no option %s; see tgd --help", word);
 }
 
 static int from_args(struct tgd_config *config, int argc, char **argv, bool with_file,
@@ -412,8 +227,8 @@ static int from_args(struct tgd_config *config, int argc, char **argv, bool with
 	unsigned key;
 
 	for (key = 0; key < TGD_CONFIG_KEYS; key++)
-		options[N_ACTIONS + key] =
-			(struct option){keys[key].name, required_argument, NULL, (int)key};
+		options[N_ACTIONS + key] = (struct option){tgd_config_keys[key].name,
+							   required_argument, NULL, (int)key};
 	tgd_config_init(config);
 	config->argc = argc;
 	config->argv = argv;
@@ -434,8 +249,8 @@ static int from_args(struct tgd_config *config, int argc, char **argv, bool with
 			return r;
 	}
 	if (optind < argc)
-		return refuse(why, why_size, "\"%s\" is not an option; see tgd --help",
-			      argv[optind]);
+		return tgd_config_refuse(why, why_size, "\"%s\" is not an option; see tgd --help",
+					 argv[optind]);
 	if (config->file[0] != '\0' && with_file) {
 		r = read_file(config, why, why_size);
 		if (r < 0)
@@ -490,8 +305,9 @@ void tgd_config_print_help(FILE *to)
 	      "Owns a heap that processes share, and serves it on a Unix socket until SIGTERM.\n\n",
 	      to);
 	for (key = 0; key < TGD_CONFIG_KEYS; key++) {
-		snprintf(option, sizeof(option), "--%s %s", keys[key].name, keys[key].value);
-		fprintf(to, "  %-20s %s\n", option, keys[key].help);
+		snprintf(option, sizeof(option), "--%s %s", tgd_config_keys[key].name,
+			 tgd_config_keys[key].value);
+		fprintf(to, "  %-20s %s\n", option, tgd_config_keys[key].help);
 	}
 	for (key = 0; key < TGS_ARRAY_LEN(more); key++)
 		fprintf(to, "  %-20s %s\n", more[key][0], more[key][1]);

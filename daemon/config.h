@@ -12,7 +12,7 @@
 #include "proto/path.h"
 #include "shm/layout.h"
 
-/* The keys, in the order of the table in config.c. */
+/* The keys, in the order of the table in config-keys.c. */
 enum tgd_config_key {
 	TGD_CONFIG_SOCKET,
 	TGD_CONFIG_HEAP,

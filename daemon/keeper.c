@@ -320,20 +320,22 @@ static bool read_control(struct keeper *k)
 
 static void on_signal(struct keeper *k, int number)
 {
+	bool stop = number != SIGHUP && !k->stopping;
 	int worker = k->have.worker;
 
+	/* A stopped one would hear nothing.  It is woken first: one that is about to end must not be woken from another's stop
+	 * (a leak checker's waits for it without an end). */
+	if (worker >= 0 && stop)
+		(void)tgd_peer_signal(worker, SIGCONT);
 	if (worker >= 0)
 		(void)tgd_peer_signal(worker, number);
-	if (number == SIGHUP || k->stopping)
+	if (!stop)
 		return;
 	k->stopping = true;
-	if (worker < 0) {
+	if (worker < 0)
 		finish(k, 0);
-		return;
-	}
-	/* A stopped one would hear nothing. */
-	(void)tgd_peer_signal(worker, SIGCONT);
-	k->kill_at = now_ms() + END_MS;
+	else
+		k->kill_at = now_ms() + END_MS;
 }
 
 static int catch_signals(void)

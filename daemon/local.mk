@@ -17,6 +17,8 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/chunkset.h \
 	%D%/client.c \
 	%D%/client.h \
+	%D%/config-impl.h \
+	%D%/config-keys.c \
 	%D%/config.c \
 	%D%/config.h \
 	%D%/conn.c \

@@ -42,8 +42,8 @@ tg_autogen() {
 	tg_quietly "$tg_root/build/autogen.log" "$tg_root/autogen.sh"
 }
 
-# tg_build DIR OPTION...: configures the build tree DIR with the options, unless it already is, and builds.
-tg_build() {
+# tg_configure DIR OPTION...: configures the build tree DIR with the options, unless it already is.
+tg_configure() {
 	tg_dir=$1
 	shift
 	tg_autogen || return 1
@@ -55,6 +55,11 @@ tg_build() {
 		# Objects of other options must not stay.
 		(cd "$tg_dir" && tg_quietly "$tg_dir/clean.log" make clean) || return 1
 	fi
-	tg_say "make (in $tg_dir)"
-	(cd "$tg_dir" && tg_quietly "$tg_dir/make.log" make -j"$TG_JOBS")
+}
+
+# tg_build DIR OPTION...: the same, and builds.
+tg_build() {
+	tg_configure "$@" || return 1
+	tg_say "make (in $1)"
+	(cd "$1" && tg_quietly "$1/make.log" make -j"$TG_JOBS")
 }

@@ -180,7 +180,10 @@ TSAN_TESTS = \
 	%D%/unit/test_tsan_remote
 
 check_PROGRAMS += $(tg_unit_tests) $(tg_integration_tests) $(tg_test_helpers) $(tg_fuzzers)
-TESTS += $(tg_unit_tests) $(tg_integration_tests) $(tg_script_tests)
+TESTS += $(tg_unit_tests) $(tg_integration_tests)
+if PLAIN
+TESTS += $(tg_script_tests)
+endif
 EXTRA_DIST += $(tg_script_tests)
 tg_check_objects = $(check_PROGRAMS:=.$(OBJEXT))
 $(tg_check_objects): | $(tg_generated)
@@ -205,9 +208,11 @@ AM_TESTS_ENVIRONMENT = \
 	export TGD TGCTL TGCACHED TGLIB TGMALLOC TG_SRCDIR TG_BUILDDIR TG_SANITIZER TG_TEST_LONG CC; \
 	unset TG_SOCKET TG_HEAP TG_ON_ERROR TG_AUTOSTART;
 
-.PHONY: check-long check-layers print-tsan-tests
-print-tsan-tests:
-	@echo $(TSAN_TESTS)
+.PHONY: check-long check-layers check-tsan
+# Builds these alone.
+check-tsan: $(BUILT_SOURCES)
+	$(MAKE) $(AM_MAKEFLAGS) check-TESTS TESTS='$(TSAN_TESTS)' check_PROGRAMS='$(TSAN_TESTS)' \
+		check_LTLIBRARIES= check_DATA=
 
 check-long:
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(tg_long_tests)' TG_TEST_LONG=1 TG_TEST_TIMEOUT=3600

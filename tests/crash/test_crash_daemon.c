@@ -184,6 +184,34 @@ static void the_recoverer_ends_another_link(void)
 	CU_ASSERT(tgt_daemons_are_well());
 }
 
+/* ---- two that free neighbours: bits of one word ---- */
+
+static void two_neighbours(void)
+{
+	tgt_do_mallocs(0, 2, 48);
+}
+
+static void free_one_of_them(void)
+{
+	tgt_begin();
+	tgt_do_free(tgt_item((unsigned)tgt_ledger->script->a));
+	tgt_do_trim();
+	tgt_end();
+}
+
+/* The first one lives, and is stopped between its swap and the end of its step.  Who then frees for the second one swaps the
+ * same word, and must raise the first one's mark before. */
+static void the_recoverer_helps_one_that_lives(void)
+{
+	static const struct tgt_script first = {"frees an object", .observer = two_neighbours,
+						.operation = free_one_of_them, .a = 0},
+				       second = {"frees its neighbour",
+						 .operation = free_one_of_them, .a = 1};
+
+	CU_ASSERT_EQUAL(tgt_run_recovery_beside(&first, &second, TGT_NEW), 0);
+	CU_ASSERT(tgt_daemons_are_well());
+}
+
 static void client_and_daemon_are_killed(void)
 {
 	unsigned long pairs = number("TG_CRASH_PAIRS", PAIRS), i, seed;
@@ -206,9 +234,6 @@ static const struct tgt_uncovered uncovered[] = {
 	{"daemon/holders.c", "[TGS_SLOT_CENTRAL].in_use, 1", "the same"},
 	{"daemon/central.c", "hints[word] =", "our clients give back empty spans only"},
 	{"shm/link.c", "compare_exchange_strong", "the daemon swings no link"},
-	/* Passed in some runs only; test_crash_client always passes it, and tests/unit/test_step raises marks by hand. */
-	{"shm/step.c", "&slot->mark, &mark, seq",
-	 "a client that lives must be just between its swap and the end of its step"},
 	/* What a daemon leaves that was killed while it named the heap's next root, or cleared a span's state, and another made good:
 	 * tests/unit/test_takeover_half makes these states by hand. */
 	{"daemon/roots.c", "root->ref, 0,", "takeover of a root not counted yet"},
@@ -229,6 +254,7 @@ int main(int argc, char **argv)
 		{"the next daemon is killed, too", the_next_daemon_is_killed_too},
 		{"the recoverer is killed", the_recoverer_is_killed},
 		{"the recoverer ends another's link", the_recoverer_ends_another_link},
+		{"the recoverer helps one that lives", the_recoverer_helps_one_that_lives},
 		{"client and daemon are killed", client_and_daemon_are_killed},
 		{"every point was passed", every_point_was_passed},
 		CU_TEST_INFO_NULL,

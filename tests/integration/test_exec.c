@@ -22,26 +22,6 @@
 
 #define STORY "TGT_EXEC_STORY"
 
-static unsigned flags;
-
-static void set_up_as(unsigned given)
-{
-	struct tg_options options = {.size = sizeof(options), .flags = given, .timeout_ms = 20000};
-
-	flags = given;
-	tgt_set_up_with(NULL, &options);
-}
-
-static void set_up_keep(void)
-{
-	set_up_as(0);
-}
-
-static void set_up_reclaim(void)
-{
-	set_up_as(TG_RECLAIM);
-}
-
 /* The program is another one now, and knows nothing of what it was. */
 static void executed(void)
 {
@@ -76,7 +56,7 @@ static void test_exec_among_busy_threads(void)
 	CU_ASSERT(tgt_wait_at_most("clients", 1));
 	/* Each thing, what stood on the shelf, and one object for each thread that was just at it. */
 	left = tgt_check_number("objects");
-	CU_ASSERT(flags & TG_RECLAIM
+	CU_ASSERT(tgt_reclaims
 			  ? left == 0
 			  : left >= n * TGT_THINGS &&
 				    left <= n * (TGT_THINGS + TGT_BUSY_OBJECTS + 2 * TGT_BUSY));
@@ -108,7 +88,7 @@ static void test_exec_of_a_process_with_a_child(void)
 		CU_ASSERT_EQUAL(tgt_in_child(execute_with_a_child, &meeting), 0);
 		CU_ASSERT(tgt_wait_at_least("recovered_clients", i));
 		tgt_tell_child(&meeting);
-		tgt_held += flags & TG_RECLAIM ? 0 : TGT_THINGS;
+		tgt_held += tgt_reclaims ? 0 : TGT_THINGS;
 		tgt_check(tgt_held);
 	}
 	tgt_meeting_close(&meeting);
@@ -138,11 +118,11 @@ static void test_exec_of_a_program_that_is_no_client(void)
 	CU_ASSERT(tgt_wait_child_said(&meeting));
 	CU_ASSERT(tgt_wait_at_least("recovered_clients", 1));
 	CU_ASSERT(tgt_wait_at_most("clients", 1));
-	tgt_check(flags & TG_RECLAIM ? 0 : TGT_THINGS);
+	tgt_check(tgt_reclaims ? 0 : TGT_THINGS);
 	CU_ASSERT_EQUAL(kill(pid, SIGKILL), 0);
 	CU_ASSERT_EQUAL(tgt_wait(pid), 128 + SIGKILL);
 	CU_ASSERT(tgt_wait_at_least("recovered_clients", 1));
-	tgt_held = flags & TG_RECLAIM ? 0 : TGT_THINGS;
+	tgt_held = tgt_reclaims ? 0 : TGT_THINGS;
 	tgt_check(tgt_held);
 	tgt_meeting_close(&meeting);
 }
@@ -204,7 +184,7 @@ static void reuse_pid(bool daemon_looks, unsigned n_recovered)
 	}
 	CU_ASSERT(tgt_wait_at_least("recovered_clients", n_recovered));
 	CU_ASSERT(tgt_wait_at_most("clients", 1));
-	tgt_held += flags & TG_RECLAIM ? 0 : TGT_THINGS;
+	tgt_held += tgt_reclaims ? 0 : TGT_THINGS;
 	tgt_check(tgt_held);
 	tgt_meeting_close(&meeting);
 }
@@ -240,8 +220,8 @@ static void test_processes_of_other_namespaces(void)
 		CU_ASSERT_EQUAL(kill(pids[i], SIGKILL), 0);
 		CU_ASSERT_EQUAL(tgt_wait(pids[i]), 128 + SIGKILL);
 		CU_ASSERT(tgt_wait_at_least("recovered_clients", i + 1));
-		tgt_check(flags & TG_RECLAIM ? (1 - i) * TGT_THINGS : 2 * TGT_THINGS);
-		tgt_held += flags & TG_RECLAIM ? 0 : TGT_THINGS;
+		tgt_check(tgt_reclaims ? (1 - i) * TGT_THINGS : 2 * TGT_THINGS);
+		tgt_held += tgt_reclaims ? 0 : TGT_THINGS;
 		tgt_meeting_close(&meetings[i]);
 	}
 }
@@ -259,8 +239,8 @@ static CU_TestInfo tests[] = {
 };
 
 static CU_SuiteInfo suites[] = {
-	{"exec, policy keep", NULL, NULL, set_up_keep, tgt_tear_down, tests},
-	{"exec, policy reclaim", NULL, NULL, set_up_reclaim, tgt_tear_down, tests},
+	{"exec, policy keep", NULL, NULL, tgt_set_up_keep, tgt_tear_down, tests},
+	{"exec, policy reclaim", NULL, NULL, tgt_set_up_reclaim, tgt_tear_down, tests},
 	CU_SUITE_INFO_NULL,
 };
 

@@ -24,26 +24,6 @@
 #include "tests/support/message.h"
 #include "tests/support/runner.h"
 
-static unsigned flags;
-
-static void set_up_as(unsigned given)
-{
-	struct tg_options options = {.size = sizeof(options), .flags = given, .timeout_ms = 20000};
-
-	flags = given;
-	tgt_set_up_with(NULL, &options);
-}
-
-static void set_up_keep(void)
-{
-	set_up_as(0);
-}
-
-static void set_up_reclaim(void)
-{
-	set_up_as(TG_RECLAIM);
-}
-
 /* ---- mixed calls ---- */
 
 #define N_HELD 16
@@ -440,8 +420,8 @@ static void test_exit_among_threads(void)
 	clear();
 	/* Under keep what they had stays. */
 	tgt_held = tgt_check_number("objects");
-	CU_ASSERT(flags & TG_RECLAIM ? tgt_held == 0
-				     : tgt_held > 0 && tgt_held < n * (3 * (N_HELD + 2) + 32));
+	CU_ASSERT(tgt_reclaims ? tgt_held == 0
+			       : tgt_held > 0 && tgt_held < n * (3 * (N_HELD + 2) + 32));
 }
 
 /* ---- signals ---- */
@@ -558,8 +538,8 @@ static CU_TestInfo tests[] = {
 };
 
 static CU_SuiteInfo suites[] = {
-	{"interrupt, policy keep", NULL, NULL, set_up_keep, tgt_tear_down, tests},
-	{"interrupt, policy reclaim", NULL, NULL, set_up_reclaim, tgt_tear_down, tests},
+	{"interrupt, policy keep", NULL, NULL, tgt_set_up_keep, tgt_tear_down, tests},
+	{"interrupt, policy reclaim", NULL, NULL, tgt_set_up_reclaim, tgt_tear_down, tests},
 	CU_SUITE_INFO_NULL,
 };
 

@@ -20,26 +20,6 @@
 #include "tests/support/runner.h"
 #include "tests/support/things.h"
 
-static unsigned flags;
-
-static void set_up_as(unsigned given)
-{
-	struct tg_options options = {.size = sizeof(options), .flags = given, .timeout_ms = 20000};
-
-	flags = given;
-	tgt_set_up_with(NULL, &options);
-}
-
-static void set_up_keep(void)
-{
-	set_up_as(0);
-}
-
-static void set_up_reclaim(void)
-{
-	set_up_as(TG_RECLAIM);
-}
-
 /* The number that the daemon knows this process by; -1: none. */
 static long long own_client_id(void)
 {
@@ -151,7 +131,7 @@ static void test_all_descriptors_closed(void)
 	}
 	CU_ASSERT_EQUAL(tgt_in_child(lose_descriptors, &how), 128 + SIGKILL);
 	CU_ASSERT(tgt_wait_at_least("recovered_clients", N_HOW));
-	tgt_held = flags & TG_RECLAIM ? 0 : TGT_THINGS + 1;
+	tgt_held = tgt_reclaims ? 0 : TGT_THINGS + 1;
 	tgt_check(tgt_held);
 }
 
@@ -206,12 +186,12 @@ static void test_a_child_that_outlives_its_parent(void)
 	CU_ASSERT_EQUAL(tgt_wait(pid), 128 + SIGKILL);
 	CU_ASSERT(tgt_wait_at_least("recovered_clients", 1));
 	CU_ASSERT_EQUAL(tgt_status("clients"), 1);
-	tgt_check(flags & TG_RECLAIM ? 2 : 2 + TGT_THINGS);
+	tgt_check(tgt_reclaims ? 2 : 2 + TGT_THINGS);
 	tgt_tell_child(&family.meeting);
 	CU_ASSERT(tgt_wait_child_said(&family.meeting));
 	tgt_meeting_close(&family.meeting);
 	tg_free(family.place);
-	tgt_held = flags & TG_RECLAIM ? 0 : TGT_THINGS;
+	tgt_held = tgt_reclaims ? 0 : TGT_THINGS;
 	tgt_check(tgt_held);
 }
 
@@ -344,8 +324,8 @@ static CU_TestInfo tests[] = {
 };
 
 static CU_SuiteInfo suites[] = {
-	{"life, policy keep", NULL, NULL, set_up_keep, tgt_tear_down, tests},
-	{"life, policy reclaim", NULL, NULL, set_up_reclaim, tgt_tear_down, tests},
+	{"life, policy keep", NULL, NULL, tgt_set_up_keep, tgt_tear_down, tests},
+	{"life, policy reclaim", NULL, NULL, tgt_set_up_reclaim, tgt_tear_down, tests},
 	CU_SUITE_INFO_NULL,
 };
 

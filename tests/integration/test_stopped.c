@@ -78,22 +78,16 @@ static void be_victim(void *arg)
 
 /* ---- what all stories share ---- */
 
-static void set_up_as(unsigned flags)
-{
-	struct tg_options options = {.size = sizeof(options), .flags = flags, .timeout_ms = 20000};
-
-	tgt_set_up_with(NULL, &options);
-	tgt_crowd_init(flags);
-}
-
 static void set_up_keep(void)
 {
-	set_up_as(0);
+	tgt_set_up_keep();
+	tgt_crowd_init(0);
 }
 
 static void set_up_reclaim(void)
 {
-	set_up_as(TG_RECLAIM);
+	tgt_set_up_reclaim();
+	tgt_crowd_init(TG_RECLAIM);
 }
 
 static void tear_down(void)

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -24,6 +25,7 @@
 #include <unistd.h>
 
 #define ARGS_MAX 64
+#define GRACE_MS 5000 /* from SIGTERM to SIGKILL */
 
 static const char *program(const char *variable, const char *fallback)
 {
@@ -49,16 +51,16 @@ static int ms_left(long long deadline)
 
 /* ---- processes ---- */
 
-/* In the child: becomes the program, with these for standard output and error.  A daemon is a group of
- * processes; killed alone, the one that we started would be replaced. */
+/* In the child: becomes the program, with these for standard output and error.  `group`: with all that it
+ * starts it is a group of processes, as a daemon is; killed alone, the one that we started would be replaced. */
 static void become(const char *const *argv, pid_t parent, int out, int err, unsigned n_files,
-		   bool daemon)
+		   bool group)
 {
 	struct rlimit files = {.rlim_cur = n_files, .rlim_max = n_files};
 
-	if (prctl(PR_SET_PDEATHSIG, daemon ? SIGTERM : SIGKILL) < 0 || getppid() != parent)
+	if (prctl(PR_SET_PDEATHSIG, group ? SIGTERM : SIGKILL) < 0 || getppid() != parent)
 		_exit(126);
-	if (daemon && setpgid(0, 0) < 0)
+	if (group && setpgid(0, 0) < 0)
 		_exit(126);
 	if (n_files > 0 && setrlimit(RLIMIT_NOFILE, &files) < 0)
 		_exit(126);
@@ -69,15 +71,15 @@ static void become(const char *const *argv, pid_t parent, int out, int err, unsi
 	_exit(127);
 }
 
-static pid_t spawn(const char *const *argv, int out, int err, unsigned n_files, bool daemon)
+static pid_t spawn(const char *const *argv, int out, int err, unsigned n_files, bool group)
 {
 	pid_t parent = getpid(), pid;
 
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0)
-		become(argv, parent, out, err, n_files, daemon);
-	if (pid > 0 && daemon)
+		become(argv, parent, out, err, n_files, group);
+	if (pid > 0 && group)
 		setpgid(pid, pid);
 	return pid < 0 ? -errno : pid;
 }
@@ -117,6 +119,18 @@ static void kill_group(pid_t group)
 	kill(-group, SIGKILL);
 }
 
+/* The first one may have something to undo. */
+static void end_group(pid_t group)
+{
+	int ended;
+
+	kill(-group, SIGTERM);
+	ended = wait_child(group, now_ms() + GRACE_MS);
+	kill_group(group);
+	if (ended < 0)
+		kill_child(group);
+}
+
 /* Reads to the end of the file, or the deadline.  The caller's; NULL: out of memory. */
 static char *read_all(int fd, long long deadline)
 {
@@ -146,16 +160,16 @@ static char *read_all(int fd, long long deadline)
 }
 
 /* Runs a program to its end; `err` < 0: its standard error goes where its output goes. */
-static int run(const char *const *argv, int err, char **ret_output)
+static int run(const char *const *argv, int err, int timeout_ms, bool group, char **ret_output)
 {
-	long long deadline = now_ms() + TGT_TIMEOUT_MS;
+	long long deadline = now_ms() + timeout_ms;
 	int ends[2], status;
 	char *output;
 	pid_t pid;
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
-	pid = spawn(argv, ends[1], err < 0 ? ends[1] : err, 0, false);
+	pid = spawn(argv, ends[1], err < 0 ? ends[1] : err, 0, group);
 	close(ends[1]);
 	if (pid < 0) {
 		close(ends[0]);
@@ -164,7 +178,9 @@ static int run(const char *const *argv, int err, char **ret_output)
 	output = read_all(ends[0], deadline);
 	close(ends[0]);
 	status = wait_child(pid, deadline);
-	if (status < 0)
+	if (status < 0 && group)
+		end_group(pid);
+	else if (status < 0)
 		kill_child(pid);
 	if (ret_output != NULL)
 		*ret_output = output;
@@ -175,7 +191,12 @@ static int run(const char *const *argv, int err, char **ret_output)
 
 int tgt_run_program(const char *const *argv, char **ret_output)
 {
-	return run(argv, -1, ret_output);
+	return run(argv, -1, TGT_TIMEOUT_MS, false, ret_output);
+}
+
+int tgt_run_long_program(const char *const *argv, int timeout_ms, char **ret_output)
+{
+	return run(argv, -1, timeout_ms, true, ret_output);
 }
 
 /* ---- the daemon ---- */
@@ -345,10 +366,27 @@ bool tgt_has_ended(pid_t pid)
 	return ended;
 }
 
+/* Each of its processes holds the lock: we get it when the last one has ended, which may not be the one that we started. */
+static void wait_unlocked(const struct tgt_daemon *d)
+{
+	long long deadline = now_ms() + TGT_TIMEOUT_MS;
+	char path[sizeof(d->socket) + 8];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s.lock", d->socket);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0 && now_ms() < deadline)
+		poll(NULL, 0, 1);
+	close(fd);
+}
+
 void tgt_daemon_kill(struct tgt_daemon *d)
 {
 	kill_group(d->pid);
 	(void)wait_child(d->pid, now_ms() + TGT_TIMEOUT_MS);
+	wait_unlocked(d);
 	d->pid = 0;
 }
 
@@ -378,7 +416,7 @@ json_t *tgt_tgctl(struct tgt_daemon *d, const char *const *args, int *ret_status
 
 	while (*args != NULL && n + 1 < ARGS_MAX)
 		argv[n++] = *args++;
-	status = run(argv, STDERR_FILENO, &output);
+	status = run(argv, STDERR_FILENO, TGT_TIMEOUT_MS, false, &output);
 	if (output != NULL && *output != '\0')
 		answer = json_loads(output, 0, NULL);
 	free(output);

@@ -75,3 +75,7 @@ long long tgt_json_int(const json_t *object, const char *name);
 /* Runs a program (argv[0] is its path) with standard output and error collected: its exit status,
  * 128 + signal, or -errno.  *ret_output is the caller's (free); may be NULL. */
 int tgt_run_program(const char *const *argv, char **ret_output);
+
+/* The same for one that may take longer and starts others: if it does not end in time, SIGTERM ends it with all of them,
+ * and then SIGKILL what is left. */
+int tgt_run_long_program(const char *const *argv, int timeout_ms, char **ret_output);

@@ -12,6 +12,7 @@
 
 struct tgt_daemon tgt_d;
 long long tgt_held;
+bool tgt_reclaims;
 
 static bool attached;
 static int failed_before;
@@ -47,6 +48,24 @@ void tgt_set_up_with(const char *const *args, const struct tg_options *options)
 void tgt_set_up(void)
 {
 	tgt_set_up_with(NULL, NULL);
+}
+
+static void set_up_as(unsigned flags)
+{
+	struct tg_options options = {.size = sizeof(options), .flags = flags, .timeout_ms = 20000};
+
+	tgt_reclaims = flags == TG_RECLAIM;
+	tgt_set_up_with(NULL, &options);
+}
+
+void tgt_set_up_keep(void)
+{
+	set_up_as(0);
+}
+
+void tgt_set_up_reclaim(void)
+{
+	set_up_as(TG_RECLAIM);
 }
 
 void tgt_tear_down(void)

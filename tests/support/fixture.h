@@ -25,6 +25,12 @@ void tgt_set_up(void);
 /* The same with arguments for tgd (NULL at the end), and options for tg_attach (NULL: none). */
 void tgt_set_up_with(const char *const *args, const struct tg_options *options);
 
+/* As tgt_set_up, under one policy or the other; calls of the library may take 20 s. */
+void tgt_set_up_keep(void);
+void tgt_set_up_reclaim(void);
+/* Which of the two it was. */
+extern bool tgt_reclaims;
+
 /* Only the daemon; for tests that attach by themselves, or not at all. */
 void tgt_set_up_daemon(const char *const *args);
 

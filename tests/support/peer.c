@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/support/daemon.h"
@@ -19,6 +20,7 @@ int tgt_peer_connect(struct tgt_peer *peer, const char *socket_path)
 
 	peer->last_id = 0;
 	peer->n_fds = peer->n_in = peer->n_used = 0;
+	peer->look_us = 0;
 	tgp_arena_init(&peer->arena, peer->memory, sizeof(peer->memory));
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
 	peer->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -46,11 +48,25 @@ void tgt_peer_close(struct tgt_peer *peer)
 	peer->fd = -1;
 }
 
+static long long now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+
 static int wait_for(struct tgt_peer *peer, short events)
 {
 	struct pollfd p = {.fd = peer->fd, .events = events};
-	int r = poll(&p, 1, TGT_TIMEOUT_MS);
+	long long until = peer->look_us != 0 ? now_us() + peer->look_us : 0;
+	int r;
 
+	do
+		r = poll(&p, 1, 0);
+	while (r == 0 && until != 0 && now_us() < until);
+	if (r == 0)
+		r = poll(&p, 1, TGT_TIMEOUT_MS);
 	return r > 0 ? 0 : r == 0 ? -ETIMEDOUT : -errno;
 }
 

@@ -24,6 +24,8 @@ struct tgt_peer {
 	uint8_t in[2 * (TGP_FRAME_HEAD + TGP_FRAME_MAX)];
 	uint8_t memory[TGP_UNPACK_MAX];
 	struct tgp_arena arena;
+	unsigned
+		look_us; /* so long it looks for an answer before it sleeps, as libtg does; 0: not at all */
 };
 
 int tgt_peer_connect(struct tgt_peer *peer, const char *socket);
