@@ -284,7 +284,7 @@ TG_API void tg_free(void *object)
 		return;
 	}
 	bin = TGC_LOAD(own->bin);
-	if (TGS_UNLIKELY(bin->cache != cache)) {
+	if (TGS_UNLIKELY(!tgc_has_bin(cache, bin))) {
 		free_special(object);
 		return;
 	}

@@ -252,7 +252,6 @@ void tgc_bins_init(struct tgc_cache *cache)
 		struct tgc_bin *bin = &cache->bins[class];
 		bool tiny = class == TGS_CLASS_TINY;
 
-		bin->cache = cache;
 		bin->size = tiny ? 16 : tgs_classes[class].size;
 		bin->magic = tiny ? 0 : (uint32_t)tgs_classes[class].magic;
 		bin->top = bin->bottom = cache->hints[class].at;

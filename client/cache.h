@@ -79,7 +79,7 @@ struct tgc_bin {
 	uint8_t *address;        /* of the unit's slot 0 */
 	uint32_t size;           /* bytes of a slot; tiny: of a block */
 	uint32_t magic;          /* tgs_classes'; tiny: 0 */
-	struct tgc_cache *cache;
+	uint64_t reserved;
 };
 _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
 
@@ -200,13 +200,20 @@ struct tgc_cache {
 	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
 };
 
+/* Is this one of the cache's bins?  That is asked of the address alone: another thread's bins change with each of its
+ * mallocs and frees, and a look at one would cost both threads a cache line. */
+static inline bool tgc_has_bin(const struct tgc_cache *cache, const struct tgc_bin *bin)
+{
+	return (uintptr_t)bin - (uintptr_t)cache < sizeof(*cache);
+}
+
 /* Has this cache taken in the span in which p lies?  One that the map says is the slot's may still be on the way to it. */
 static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 {
 	const struct tgc_own *own = tgc_own_of(p);
 
 	return (uintptr_t)p - TGC_LOAD(own->start) < TGC_LOAD(own->bytes) &&
-	       TGC_LOAD(own->bin)->cache == cache;
+	       tgc_has_bin(cache, TGC_LOAD(own->bin));
 }
 
 /* own.c: the table of owned pages, for the heap that is mapped now.  False: no memory. */
