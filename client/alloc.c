@@ -229,7 +229,7 @@ static __attribute__((noinline)) void free_special(void *object)
 			tgc_large_free_own(cache, object, page, entry);
 			return;
 		}
-		if (tgc_foreign_free_next(cache, at, entry))
+		if (tgc_foreign_free_small(cache, at, entry))
 			return;
 	}
 	if (object)

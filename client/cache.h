@@ -189,6 +189,7 @@ struct tgc_cache {
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
 	struct tgc_owed *owed;  /* frees that could not be noted yet; client/state.c */
 	uint32_t owed_tried_ms; /* coarse milliseconds: when that was last seen */
+	uint32_t held_bytes;    /* freed into the buffer since it was emptied; client/foreign.c */
 	uint64_t link_page;     /* first page of the large object in which we last swung a link */
 	uint64_t
 		agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
@@ -396,9 +397,9 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 void tgc_large_trim(void);
 
 /* foreign.c */
-/* The common case of a small object of another thread's, not the first of its word: true, it is done.  `at`: its offset
+/* The common case of a small object of another thread's: true, it is done.  `at`: its offset
  * from the first page; `entry`: of its page. */
-bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry);
+bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry);
 void tgc_foreign_free(void *p);
 /* The place of the buffer for a free of this object, with nothing else in it. */
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object);

@@ -13,7 +13,7 @@
 
 static void test_version(void)
 {
-	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 4);
+	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 5);
 	CU_ASSERT_EQUAL(TGS_MAP_MAGIC, UINT64_C(0x0a70616d20677401));
 	CU_ASSERT_EQUAL(TGS_HEAP_MAGIC, UINT64_C(0x0a70616568677402));
 	CU_ASSERT_EQUAL(TGS_PAGE_SIZE, 8192);
@@ -33,7 +33,7 @@ static void test_sizes(void)
 	CU_ASSERT_EQUAL(sizeof(struct tgs_heap_header), 24);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_step), 64);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_pending), 16);
-	CU_ASSERT_EQUAL(sizeof(struct tgs_slot), 2048);
+	CU_ASSERT_EQUAL(sizeof(struct tgs_slot), 8704);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_unit), 32);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_record), 64);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_tiny_taken), 1024);
@@ -66,6 +66,7 @@ static void test_offsets_in_the_heap(void)
 {
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, tiny_block), 8);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, tiny_offset), 16);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, held), 24);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, step), 64);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, mark), 128);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, dirty), 192);
@@ -126,12 +127,12 @@ static void test_the_geometry_of_64_gib(void)
 	CU_ASSERT_EQUAL(g.page_map_at, 2887680);
 	CU_ASSERT_EQUAL(g.map_bytes, 69996544);
 	CU_ASSERT_EQUAL(g.threads_at, 4096);
-	CU_ASSERT_EQUAL(g.dirty_at, 33558528);
-	CU_ASSERT_EQUAL(g.records_at, 34607104);
-	CU_ASSERT_EQUAL(g.dense_at, 571478016);
-	CU_ASSERT_EQUAL(g.tiny_taken_at, UINT64_C(2718961664));
-	CU_ASSERT_EQUAL(g.tiny_more_at, UINT64_C(11308896256));
-	CU_ASSERT_EQUAL(g.data_at, UINT64_C(45671776256));
+	CU_ASSERT_EQUAL(g.dirty_at, 142610432);
+	CU_ASSERT_EQUAL(g.records_at, 143659008);
+	CU_ASSERT_EQUAL(g.dense_at, 680529920);
+	CU_ASSERT_EQUAL(g.tiny_taken_at, UINT64_C(2828013568));
+	CU_ASSERT_EQUAL(g.tiny_more_at, UINT64_C(11417948160));
+	CU_ASSERT_EQUAL(g.data_at, UINT64_C(45780828160));
 	CU_ASSERT_EQUAL(g.heap_bytes, g.data_at + (UINT64_C(64) << 30));
 	CU_ASSERT_EQUAL(g.link_offset_bits, 37);
 	CU_ASSERT_EQUAL(g.link_seq_bits, 13);
