@@ -193,7 +193,7 @@ static __attribute__((noinline)) void free_special(void *object)
 			tgc_large_free_own(cache, object, page, entry);
 			return;
 		}
-		if (tgc_foreign_free_next(cache, at, entry))
+		if (tgc_foreign_free_small(cache, at, entry))
 			return;
 	}
 	if (object)
@@ -225,7 +225,7 @@ static inline void tiny_free(struct tgc_cache *cache, struct tgc_bin *bin,
 		return;
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
-		tgc_hints_full(bin, (uintptr_t)block / (16 * 64), block,
+		tgc_hints_full(cache, bin, (uintptr_t)block / (16 * 64), block,
 			       (uint32_t)((uintptr_t)block % TGS_PAGE_SIZE / 16));
 		return;
 	}
@@ -251,7 +251,7 @@ TG_API void tg_free(void *object)
 		return;
 	}
 	bin = TGC_LOAD(own->bin);
-	if (TGS_UNLIKELY(bin->cache != cache)) {
+	if (TGS_UNLIKELY(!tgc_has_bin(cache, bin))) {
 		free_special(object);
 		return;
 	}
@@ -274,7 +274,8 @@ TG_API void tg_free(void *object)
 	atomic_store_explicit(taken, 0, memory_order_relaxed);
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
-		tgc_hints_full(bin, ((uintptr_t)taken & ~(uintptr_t)63), object, (uint32_t)index);
+		tgc_hints_full(cache, bin, ((uintptr_t)taken & ~(uintptr_t)63), object,
+			       (uint32_t)index);
 		return;
 	}
 	hint[1].taken = taken;

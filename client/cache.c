@@ -247,10 +247,9 @@ static void settle_spilled(struct tgc_cache *cache, unsigned class)
 }
 
 /* The next that is spilled is of another unit. */
-static __attribute__((noinline)) void spill_next(struct tgc_bin *bin, uintptr_t unit, uint8_t *p,
-						 uint32_t index)
+static __attribute__((noinline)) void spill_next(struct tgc_cache *cache, struct tgc_bin *bin,
+						 uintptr_t unit, uint8_t *p, uint32_t index)
 {
-	struct tgc_cache *cache = bin->cache;
 	unsigned class = (unsigned)(bin - cache->bins);
 	struct tgc_supply *supply = &cache->supply[class];
 
@@ -265,15 +264,15 @@ static __attribute__((noinline)) void spill_next(struct tgc_bin *bin, uintptr_t 
 	supply->spilled_index = index;
 }
 
-void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint8_t *p, uint32_t index)
+void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, uintptr_t unit, uint8_t *p,
+		    uint32_t index)
 {
-	struct tgc_cache *cache = bin->cache;
 	struct tgc_supply *supply = &cache->supply[bin - cache->bins];
 
 	if (TGS_LIKELY(supply->spilled_unit == unit))
 		supply->spilled |= UINT64_C(1) << index % 64;
 	else
-		spill_next(bin, unit, p, index);
+		spill_next(cache, bin, unit, p, index);
 }
 
 void tgc_bins_init(struct tgc_cache *cache)
@@ -284,7 +283,6 @@ void tgc_bins_init(struct tgc_cache *cache)
 		struct tgc_bin *bin = &cache->bins[class];
 		bool tiny = class == TGS_CLASS_TINY;
 
-		bin->cache = cache;
 		bin->size = tiny ? 16 : tgs_classes[class].size;
 		bin->top = bin->bottom = cache->hints[class].at;
 		tgc_hints_reset(cache, class);

@@ -90,8 +90,7 @@ struct tgc_bin {
 	};
 	uint8_t *address; /* of the unit's slot 0 */
 	uint32_t size;    /* bytes of a slot; tiny: of a block */
-	uint32_t reserved;
-	struct tgc_cache *cache;
+	uint32_t reserved[3];
 };
 _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
 
@@ -187,6 +186,7 @@ struct tgc_cache {
 	uint64_t pressure_seen; /* the map's trim_epoch, likewise */
 	struct tgc_owed *owed;  /* frees that could not be noted yet; client/state.c */
 	uint32_t owed_tried_ms; /* coarse milliseconds: when that was last seen */
+	uint32_t held_bytes;    /* freed into the buffer since it was emptied; client/foreign.c */
 	uint64_t link_page;     /* first page of the large object in which we last swung a link */
 	uint64_t
 		agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
@@ -198,13 +198,20 @@ struct tgc_cache {
 	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
 };
 
+/* Is this one of the cache's bins?  That is asked of the address alone: another thread's bins change with each of its
+ * mallocs and frees, and a look at one would cost both threads a cache line. */
+static inline bool tgc_has_bin(const struct tgc_cache *cache, const struct tgc_bin *bin)
+{
+	return (uintptr_t)bin - (uintptr_t)cache < sizeof(*cache);
+}
+
 /* Has this cache taken in the span in which p lies?  One that the map says is the slot's may still be on the way to it. */
 static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 {
 	const struct tgc_own *own = tgc_own_of(p);
 
 	return (uintptr_t)p - TGC_LOAD(own->start) < TGC_LOAD(own->bytes) &&
-	       TGC_LOAD(own->bin)->cache == cache;
+	       tgc_has_bin(cache, TGC_LOAD(own->bin));
 }
 
 /* Milliseconds on a clock that costs next to nothing and is some milliseconds late; for differences. */
@@ -254,7 +261,8 @@ void tgc_bins_init(struct tgc_cache *cache);
 /* A slot (tiny: a block) that is free and for whose hint there is no room.  Such slots gather as long as they are of one unit;
  * `unit` is a number that is that unit's alone, and not 0.  There is more room the next time, if hints have been missed
  * since the last. */
-void tgc_hints_full(struct tgc_bin *bin, uintptr_t unit, uint8_t *p, uint32_t index);
+void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, uintptr_t unit, uint8_t *p,
+		    uint32_t index);
 /* The hints that a class may have are few again. */
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 
@@ -380,9 +388,9 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 void tgc_large_trim(void);
 
 /* foreign.c */
-/* The common case of a small object of another thread's, not the first of its word: true, it is done.  `at`: its offset
+/* The common case of a small object of another thread's: true, it is done.  `at`: its offset
  * from the first page; `entry`: of its page. */
-bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry);
+bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry);
 void tgc_foreign_free(void *p);
 /* The place of the buffer for a free of this object, with nothing else in it. */
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object);

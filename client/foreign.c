@@ -1,40 +1,50 @@
 /* foreign.c - freeing what another thread or process owns.
  *
  * The free is put into the thread's buffer, which lies in its slot in shared memory (for its recoverer), one place for
- * each remote word, so that neighbours freed one after the other become one swap (shm/remote.c).  A place is applied when
- * another word needs it, before the thread asks the daemon for memory, and when it trims or ends.  Big objects are not
- * held back.  The word has memory before a place names it (client/state.c).
+ * each remote word, so that neighbours become one swap (shm/remote.c), even if they are freed in no order.  It waits there
+ * until another word needs the place or the thread has freed a megabyte more: the longer, the more go together, and the
+ * less often the line with their state goes to and fro between the two threads.  All is applied before the thread asks the
+ * daemon for memory, and when it trims or ends.  Big objects are not held back.  The word has memory before a place names
+ * it (client/state.c).
  */
 #include <errno.h>
 
 #include "client/cache.h"
 #include "shm/remote.h"
 
-#define HOLD_BACK_MAX 2048u /* bytes of an object that may wait in the buffer */
+#define HOLD_BACK_MAX 2048u      /* bytes of an object that may wait in the buffer ... */
+#define HELD_BYTES    (1u << 20) /* ... and of all: after so many it is emptied */
 
-/* A word may be in one of two places, of which the first is returned; the other is its neighbour. */
-static inline struct tgs_pending *places_of(const struct tgc_cache *cache, uint64_t word_ref)
+/* The places are in sets of four, a cache line, and a word may stand in any one of its set.  The words of one cache line of
+ * state have the same set: what is applied together lies together. */
+#define SET_SIZE 4u
+#define SET_BITS 7u
+_Static_assert(TGS_PENDING_FREES == SET_SIZE << SET_BITS, "all places are in sets");
+
+static inline struct tgs_pending *set_of(const struct tgc_cache *cache, uint64_t word_ref)
 {
-	uint64_t hash = (word_ref >> 3) * UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t hash = (word_ref >> 6) * UINT64_C(0x9e3779b97f4a7c15);
 
-	return &cache->slot->pending[hash >> 59 << 1];
+	return &cache->slot->pending[(hash >> (64 - SET_BITS)) * SET_SIZE];
 }
-_Static_assert(TGS_PENDING_FREES == 64, "the hash has 5 bits");
 
-static inline bool is_for(const struct tgs_pending *pending, uint64_t word_ref)
+static inline uint64_t word_in(const struct tgs_pending *pending)
 {
-	return atomic_load_explicit(&pending->word, memory_order_relaxed) == word_ref &&
-	       atomic_load_explicit(&pending->mask, memory_order_relaxed) != 0;
+	return atomic_load_explicit(&pending->word, memory_order_relaxed);
+}
+
+static inline uint32_t mask_in(const struct tgs_pending *pending)
+{
+	return atomic_load_explicit(&pending->mask, memory_order_relaxed);
 }
 
 static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 {
-	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);
-	uint32_t twice = tgs_pending_drop_gone(&tgc_heap, pending);
+	uint64_t ref = word_in(pending);
+	uint32_t twice = tgs_pending_apply(&tgc_heap, cache->slot_id, pending);
 	struct tgs_word_place place;
 	struct tgs_span span;
 
-	twice |= tgs_pending_apply(&tgc_heap, cache->slot_id, pending);
 	if (TGS_LIKELY(twice == 0))
 		return;
 	if (tgs_word_place(&tgc_heap, ref, &place) && tgs_span_at(&tgc_heap, place.page, &span))
@@ -44,9 +54,41 @@ static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 							    tgs_classes[span.class].size);
 }
 
-static uint32_t fill(const struct tgs_pending *pending)
+/* Makes a place of the set that word's: an empty one, or else the one that likely has most in it: most often frees go
+ * upwards. */
+static struct tgs_pending *take_place(struct tgc_cache *cache, struct tgs_pending *set,
+				      uint64_t word_ref)
 {
-	return atomic_load_explicit(&pending->mask, memory_order_relaxed);
+	_Atomic uint64_t *held = &cache->slot->held;
+	uint64_t groups = atomic_load_explicit(held, memory_order_relaxed);
+	struct tgs_pending *place = set;
+	unsigned i;
+
+	for (i = 1; i < SET_SIZE && mask_in(place) != 0; i++) {
+		if (mask_in(&set[i]) == 0 || mask_in(&set[i]) > mask_in(place))
+			place = &set[i];
+	}
+	if (mask_in(place) != 0)
+		apply(cache, place);
+	atomic_store_explicit(held,
+			      groups | tgs_pending_group((unsigned)(set - cache->slot->pending)),
+			      memory_order_relaxed);
+	atomic_store_explicit(&place->word, word_ref, memory_order_relaxed);
+	return place;
+}
+
+/* The word's place, with nothing of another word in it.  No word stands in two: a place that was applied keeps its word
+ * until it is another's, or the group no longer counts as held. */
+static inline struct tgs_pending *place_for(struct tgc_cache *cache, uint64_t word_ref)
+{
+	struct tgs_pending *set = set_of(cache, word_ref);
+	unsigned i;
+
+	for (i = 0; i < SET_SIZE; i++) {
+		if (word_in(&set[i]) == word_ref)
+			return &set[i];
+	}
+	return take_place(cache, set, word_ref);
 }
 
 static _Atomic uint64_t *word_of(const struct tgs_object *object)
@@ -57,33 +99,26 @@ static _Atomic uint64_t *word_of(const struct tgs_object *object)
 
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object)
 {
-	uint64_t ref = tgs_ref_of(&tgc_heap, word_of(object));
-	struct tgs_pending *places = places_of(cache, ref), *place;
-
-	if (is_for(&places[0], ref))
-		return &places[0];
-	if (is_for(&places[1], ref))
-		return &places[1];
-	/* One that is empty, or else the one that likely has more in it: most often frees go upwards. */
-	place = &places[fill(&places[0]) != 0 &&
-			(fill(&places[1]) == 0 || fill(&places[1]) > fill(&places[0]))];
-	if (fill(place) != 0)
-		apply(cache, place);
-	atomic_store_explicit(&place->word, ref, memory_order_relaxed);
-	return place;
+	return place_for(cache, tgs_ref_of(&tgc_heap, word_of(object)));
 }
 
-bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry)
+/* So many bytes more have been freed.  What was applied meanwhile is not taken off: then it is emptied sooner. */
+static inline void count_held(struct tgc_cache *cache, uint32_t bytes)
 {
-	uint64_t page = at >> TGS_PAGE_SHIFT, product, ref;
-	const struct tgs_class *info;
-	const struct tgs_record *record;
-	struct tgs_pending *places;
-	struct tgs_unit *unit;
-	uint32_t index, mask, bit;
-	bool sparse;
+	cache->held_bytes += bytes;
+	if (TGS_UNLIKELY(cache->held_bytes > HELD_BYTES))
+		tgc_foreign_flush(cache);
+}
 
-	info = &tgs_classes[tgs_entry_class(entry)];
+bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry)
+{
+	uint64_t page = at >> TGS_PAGE_SHIFT, product;
+	const struct tgs_class *info = &tgs_classes[tgs_entry_class(entry)];
+	const struct tgs_record *record;
+	struct tgs_pending *pending;
+	struct tgs_unit *unit;
+	uint32_t index, half, mask, bit;
+
 	/* Large and tiny ones have no size here, and big ones are not held back. */
 	if (info->size - 2 > HOLD_BACK_MAX - 2 ||
 	    (entry & TGS_ENTRY_OWNER_MASK) == cache->owner_bits)
@@ -94,41 +129,34 @@ bool tgc_foreign_free_next(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 	if ((uint32_t)product >= info->magic || index >= info->n_slots)
 		return false;
 	record = &tgc_heap.records[page];
-	sparse = info->kind == TGS_SPARSE;
-	unit = (struct tgs_unit *)((sparse ? (uint8_t *)&record->unit
-					   : (uint8_t *)&tgc_heap.dense[page * TGS_DENSE_UNITS]) +
+	unit = (struct tgs_unit *)((info->kind == TGS_SPARSE
+					    ? (uint8_t *)&record->unit
+					    : (uint8_t *)&tgc_heap.dense[page * TGS_DENSE_UNITS]) +
 				   index / 64 * sizeof(*unit));
-	ref = tgs_ref_of(&tgc_heap, &unit->remote[index / 32 % 2]);
-	places = places_of(cache, ref);
-	if (atomic_load_explicit(&places->word, memory_order_relaxed) != ref)
-		places++;
-	mask = atomic_load_explicit(&places->mask, memory_order_relaxed);
+	half = index / 32 % 2;
 	bit = UINT32_C(1) << index % 32;
-	if (atomic_load_explicit(&places->word, memory_order_relaxed) != ref || mask == 0 ||
-	    (mask & bit) ||
-	    (atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
+	if ((atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
 	    !(atomic_load_explicit(&tgs_taken_bytes(&tgc_heap, info->kind, page)[index],
 				   memory_order_acquire) &
 	      TGS_TAKEN) ||
-	    (tgs_remote_objects(
-		     atomic_load_explicit(&unit->remote[index / 32 % 2], memory_order_acquire),
-		     index / 32 % 2) &
+	    (tgs_remote_objects(atomic_load_explicit(&unit->remote[half], memory_order_acquire),
+				half) &
 	     bit))
 		return false;
+	pending = place_for(cache, tgs_ref_of(&tgc_heap, &unit->remote[half]));
+	mask = mask_in(pending);
+	if (mask & bit)
+		return false;
 	mask |= bit;
-	atomic_store_explicit(&places->mask, mask, memory_order_release);
+	atomic_store_explicit(&pending->mask, mask, memory_order_release);
 	tgc_count(&cache->foreign_frees, 1);
-	/* Nothing more can come. */
-	if (mask == (uint32_t)(tgs_unit_mask(info->n_slots, index / 64) >> (index & 32)))
-		apply(cache, places);
+	count_held(cache, info->size);
 	return true;
 }
 
 void tgc_foreign_note(struct tgs_pending *pending, const struct tgs_object *object)
 {
-	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
-
-	atomic_store_explicit(&pending->mask, mask | UINT32_C(1) << object->index % 32,
+	atomic_store_explicit(&pending->mask, mask_in(pending) | UINT32_C(1) << object->index % 32,
 			      memory_order_release);
 }
 
@@ -136,24 +164,26 @@ void tgc_foreign_note(struct tgs_pending *pending, const struct tgs_object *obje
 void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 		       const struct tgs_object *object)
 {
+	uint32_t size = tgs_classes[object->span.class].size;
+
 	tgc_count(&cache->foreign_frees, 1);
-	if (object->span.class == 0 || tgs_classes[object->span.class].size > HOLD_BACK_MAX)
+	if (object->span.class == 0 || size > HOLD_BACK_MAX)
 		apply(cache, pending);
+	else
+		count_held(cache, size);
 }
 
 /* Buffers the free of a live object. */
 static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
 	struct tgs_pending *pending;
-	uint32_t mask;
 
 	if (TGS_UNLIKELY(!tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
 				       object->span.page)) &&
 	    !tgc_state_or_owe(cache, object, p))
 		return;
 	pending = tgc_foreign_reserve(cache, object);
-	mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
-	if (TGS_UNLIKELY(mask >> object->index % 32 & 1)) {
+	if (TGS_UNLIKELY(mask_in(pending) >> object->index % 32 & 1)) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
@@ -194,16 +224,30 @@ void tgc_foreign_free(void *p)
 	tgc_cache_return_late();
 }
 
-void tgc_foreign_flush(struct tgc_cache *cache)
+/* Applies the places of one group. */
+static void flush_group(struct tgc_cache *cache, unsigned group)
 {
+	struct tgs_pending *pending = &cache->slot->pending[group * TGS_PENDING_GROUP];
 	unsigned i;
 
+	for (i = 0; i < TGS_PENDING_GROUP; i++) {
+		if (mask_in(&pending[i]) != 0)
+			apply(cache, &pending[i]);
+		atomic_store_explicit(&pending[i].word, 0, memory_order_relaxed);
+	}
+}
+
+void tgc_foreign_flush(struct tgc_cache *cache)
+{
+	uint64_t held;
+
+	cache->held_bytes = 0;
 	if (TGS_UNLIKELY(cache->owed != NULL))
 		tgc_owed_pay(cache);
-	for (i = 0; i < TGS_PENDING_FREES; i++) {
-		if (atomic_load_explicit(&cache->slot->pending[i].mask, memory_order_relaxed) != 0)
-			apply(cache, &cache->slot->pending[i]);
-	}
+	held = atomic_load_explicit(&cache->slot->held, memory_order_relaxed);
+	for (; held != 0; held &= held - 1)
+		flush_group(cache, (unsigned)__builtin_ctzll(held));
+	atomic_store_explicit(&cache->slot->held, 0, memory_order_release);
 }
 
 void tgc_foreign_pay(struct tgc_cache *cache, void *p)
@@ -225,7 +269,6 @@ uint64_t tgc_foreign_pending(const struct tgc_cache *cache)
 	unsigned i;
 
 	for (i = 0; i < TGS_PENDING_FREES; i++)
-		n += (uint64_t)__builtin_popcount(
-			atomic_load_explicit(&cache->slot->pending[i].mask, memory_order_relaxed));
+		n += (uint64_t)__builtin_popcount(mask_in(&cache->slot->pending[i]));
 	return n;
 }

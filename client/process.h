@@ -34,6 +34,7 @@ struct tgc_process {
 		*idle; /* caches whose threads have ended, linked by next_idle; under lock */
 	struct tgc_cache *_Atomic
 		all; /* every cache, linked by next_all; added to under lock (release), read by all */
+	uint64_t idle_pages;  /* in the empty spans of the idle ones; under lock */
 	uint64_t idle_rounds; /* of giving back for the idle ones; under lock */
 	_Atomic uint64_t
 		trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */

@@ -60,6 +60,7 @@ static struct tgc_cache *take_idle(uint64_t round)
 	cache = *where;
 	if (cache) {
 		*where = cache->next_idle;
+		tgc_process->idle_pages -= cache->empty_pages;
 		cache->idle_round = round;
 	}
 	return cache;
@@ -81,6 +82,7 @@ void tgc_idle_give_back(void)
 		pthread_mutex_lock(&tgc_process->lock);
 		cache->next_idle = tgc_process->idle;
 		tgc_process->idle = cache;
+		tgc_process->idle_pages += cache->empty_pages;
 	}
 	pthread_mutex_unlock(&tgc_process->lock);
 }

@@ -1,13 +1,18 @@
 /* thread.c - a thread's cache from its first call to its end.
  *
- * When a thread ends, its cache gives back what is empty and is then kept, slot and partly used spans and all, for the
- * next thread that comes: no slot is opened and closed with each, and objects stay in spans that their own process holds.
+ * When a thread ends, its cache is kept, slot and partly used spans and all, for the next thread that comes: no slot is
+ * opened and closed with each, and objects stay in spans that their own process holds.  What is empty is kept, too, if
+ * all such caches together have not much: the next thread would ask for it again.  Else it is given back.
  */
 #include <errno.h>
 #include <pthread.h>
 
 #include "client/cache.h"
+#include "client/prefetch.h"
 #include "client/rpc.h"
+
+/* So much may the caches of threads that have ended keep empty, together. */
+#define IDLE_PAGES_MAX 256u
 
 static pthread_key_t thread_key;
 static pthread_once_t thread_key_once = PTHREAD_ONCE_INIT;
@@ -31,16 +36,46 @@ static void push_idle(struct tgc_cache *cache)
 	pthread_mutex_lock(&tgc_process->lock);
 	cache->next_idle = tgc_process->idle;
 	tgc_process->idle = cache;
+	tgc_process->idle_pages += cache->empty_pages;
 	pthread_mutex_unlock(&tgc_process->lock);
+}
+
+/* May one more cache keep what it has empty?  Two threads that end at once may both be told so. */
+static bool may_keep(const struct tgc_cache *cache)
+{
+	uint64_t kept;
+
+	pthread_mutex_lock(&tgc_process->lock);
+	kept = tgc_process->idle_pages;
+	pthread_mutex_unlock(&tgc_process->lock);
+	return kept + cache->empty_pages <= IDLE_PAGES_MAX;
+}
+
+/* What others wait for, or would have to come for. */
+static void settle(struct tgc_cache *cache)
+{
+	tgc_foreign_flush(cache);
+	tgc_cache_drain(cache);
+	tgc_prefetch_settle(cache);
+	tgc_large_unload(cache);
 }
 
 static void park(struct tgc_cache *cache)
 {
+	unsigned class;
+
 	tgc_cache = tgc_no_cache();
 	if (!tgc_process)
 		return;
-	if (cache->slot_id != 0)
-		tgc_cache_give_back(cache);
+	if (cache->slot_id != 0) {
+		settle(cache);
+		/* A thread that takes a cache over begins with what is in spans. */
+		tgc_tiny_unload(cache);
+		for (class = 1; class < TGS_CLASSES_ALL; class += 1)
+			tgc_bin_unload(cache, class);
+		if (!may_keep(cache))
+			tgc_return_all(cache);
+	}
 	list_cache(cache);
 	push_idle(cache);
 }
@@ -113,6 +148,7 @@ static struct tgc_cache *pop_idle(void)
 	cache = tgc_process->idle;
 	if (cache) {
 		tgc_process->idle = cache->next_idle;
+		tgc_process->idle_pages -= cache->empty_pages;
 		cache->next_idle = NULL;
 	}
 	pthread_mutex_unlock(&tgc_process->lock);
@@ -166,8 +202,6 @@ struct tgc_cache *tgc_cache_get(void)
 
 void tgc_cache_give_back(struct tgc_cache *cache)
 {
-	tgc_foreign_flush(cache);
-	tgc_cache_drain(cache);
+	settle(cache);
 	tgc_return_all(cache);
-	tgc_large_unload(cache);
 }

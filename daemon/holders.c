@@ -212,6 +212,7 @@ static void wipe(struct tgs_slot *slot)
 	atomic_store_explicit(&slot->step.new_ref, 0, memory_order_relaxed);
 	for (i = 0; i < TGS_DIRTY_BITS / 64; i++)
 		atomic_store_explicit(&slot->dirty[i], 0, memory_order_relaxed);
+	atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
 	for (i = 0; i < TGS_PENDING_FREES; i++) {
 		atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_relaxed);
 		atomic_store_explicit(&slot->pending[i].word, 0, memory_order_relaxed);

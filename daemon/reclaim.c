@@ -13,8 +13,8 @@
 #include "shm/remote.h"
 #include "shm/settle.h"
 
-/* Settling a slot: up to 64 frees applied. */
-#define SLOT_COST 8
+/* Settling a slot: up to 512 frees applied, seldom that many. */
+#define SLOT_COST 16
 
 void tgd_reclaim_init(struct tgd_reclaim *reclaim, struct tgd_central *central,
 		      struct tgd_holders *holders)

@@ -23,7 +23,8 @@ static int by_word(const void *a, const void *b)
 int tgs_pending_collect(const struct tgs_heap *heap, const uint32_t *slots, size_t n_slots,
 			struct tgs_pending_set *ret)
 {
-	size_t i, j;
+	size_t i;
+	unsigned j;
 
 	*ret = (struct tgs_pending_set){.size = n_slots * TGS_PENDING_FREES};
 	if (n_slots == 0)
@@ -33,13 +34,17 @@ int tgs_pending_collect(const struct tgs_heap *heap, const uint32_t *slots, size
 		return -ENOMEM;
 	for (i = 0; i < n_slots; i++) {
 		struct tgs_slot *slot = &heap->slots[slots[i]];
+		uint64_t held = atomic_load_explicit(&slot->held, memory_order_acquire);
 
 		for (j = 0; j < TGS_PENDING_FREES; j++) {
-			uint32_t mask =
-				atomic_load_explicit(&slot->pending[j].mask, memory_order_acquire);
+			uint32_t mask;
+			uint64_t word;
 
-			uint64_t word =
-				atomic_load_explicit(&slot->pending[j].word, memory_order_relaxed);
+			/* Most threads hold nothing back. */
+			if (!(held & tgs_pending_group(j)))
+				continue;
+			mask = atomic_load_explicit(&slot->pending[j].mask, memory_order_acquire);
+			word = atomic_load_explicit(&slot->pending[j].word, memory_order_relaxed);
 
 			if (mask == 0 || tgs_pending_applied(heap, slots[i], word))
 				continue;

@@ -224,16 +224,24 @@ struct tgs_step {
 	uint64_t reserved[3];
 };
 
-#define TGS_PENDING_FREES 64u
+#define TGS_PENDING_FREES 512u
+#define TGS_PENDING_GROUP 8u /* places that share a bit of tgs_slot.held */
 
-/* Foreign frees of up to 32 neighbours, not yet applied.  mask 0: the place is free.  To fill a place: word, then mask
- * (release); to add: mask; to empty it after the step: mask = 0, then step.word = 0. */
+/* Foreign frees of up to 32 neighbours, not yet applied.  mask 0: the place is free.  To fill a place: its bit in
+ * tgs_slot.held, word, then mask (release); to add: mask; to empty it after the step: mask = 0, then step.word = 0.  Which
+ * place a word gets is its thread's to say (client/foreign.c); a recoverer looks at all of them. */
 struct tgs_pending {
 	_Atomic uint64_t
 		word; /* W: owner (relaxed)   R: recoverer, check; heap offset of the remote word */
 	_Atomic uint32_t mask; /* W: owner (release)   R: recoverer, check (acquire) */
 	uint32_t reserved;
 };
+
+/* The bit of a place in tgs_slot.held. */
+static inline uint64_t tgs_pending_group(unsigned place)
+{
+	return UINT64_C(1) << place / TGS_PENDING_GROUP;
+}
 
 #define TGS_DIRTY_BITS 1024u
 
@@ -245,7 +253,9 @@ struct tgs_slot {
 	_Atomic uint64_t
 		tiny_block; /* W: owner   R: all; ref of the current tiny block, pinned while it stands here; 0: none */
 	_Atomic uint64_t tiny_offset; /* W: owner   R: all; bytes of it handed out; relaxed */
-	uint64_t reserved1[5];
+	_Atomic uint64_t
+		held; /* W: owner (before the first place of the group is filled, after all are applied)   R: recoverer, check; a bit for each group of `pending`: clear, all its places are free */
+	uint64_t reserved1[4];
 	/* line 1 */
 	struct tgs_step step;
 	/* line 2: helpers raise it to the sequence number of a step that they saw done (atomic maximum) */
@@ -255,9 +265,9 @@ struct tgs_slot {
 	/* lines 3, 4: a hint of which spans of this slot have remote bits: bit (first page mod 1024) */
 	_Atomic uint64_t
 		dirty[TGS_DIRTY_BITS / 64]; /* W: any (or, release), owner (exchange)   R: owner */
-	/* 16 lines */
+	/* 128 lines */
 	struct tgs_pending pending[TGS_PENDING_FREES];
-	uint64_t reserved3[88];
+	uint64_t reserved3[24];
 };
 
 /* Is there an object in this slot?  A byte for each, but for tiny spans, so that the owner's malloc is a store and its free a
@@ -333,7 +343,8 @@ _Static_assert(sizeof(struct tgs_client) == 128, "layout");
 _Static_assert(sizeof(struct tgs_slot_owner) == 8, "layout");
 _Static_assert(sizeof(struct tgs_map_header) <= TGS_OS_PAGE, "layout");
 _Static_assert(sizeof(struct tgs_step) == 64, "layout");
-_Static_assert(sizeof(struct tgs_slot) == 2048, "layout");
+_Static_assert(sizeof(struct tgs_slot) == 8704, "layout");
+_Static_assert(TGS_PENDING_FREES == 64 * TGS_PENDING_GROUP, "layout");
 _Static_assert(sizeof(struct tgs_unit) == 32, "layout");
 _Static_assert(sizeof(struct tgs_record) == 128, "layout");
 _Static_assert(sizeof(struct tgs_dense_taken) == 512, "layout");

@@ -48,22 +48,29 @@ static uint32_t swap_in(const struct tgs_heap *heap, unsigned self, uint64_t seq
 	}
 }
 
+/* For the word at that place. */
+static uint32_t free_at(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
+			uint32_t mask, const struct tgs_word_place *place)
+{
+	uint64_t seq;
+	uint32_t twice;
+
+	tgs_taken_special(heap, place->kind, place->page, place->unit,
+			  (uint64_t)mask << 32 * place->half);
+	seq = tgs_step_begin(heap, self, tgs_remote_format(word), word, mask, 0, 0);
+	twice = swap_in(heap, self, seq, word, mask);
+	tgs_remote_notify(heap, place->page);
+	return twice;
+}
+
 uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
 			 uint32_t mask)
 {
 	struct tgs_word_place place;
-	bool placed = tgs_word_place(heap, tgs_ref_of(heap, word), &place);
-	uint64_t seq;
-	uint32_t twice;
 
-	if (placed)
-		tgs_taken_special(heap, place.kind, place.page, place.unit,
-				  (uint64_t)mask << 32 * place.half);
-	seq = tgs_step_begin(heap, self, tgs_remote_format(word), word, mask, 0, 0);
-	twice = swap_in(heap, self, seq, word, mask);
-	if (placed)
-		tgs_remote_notify(heap, place.page);
-	return twice;
+	if (!tgs_word_place(heap, tgs_ref_of(heap, word), &place))
+		return mask;
+	return free_at(heap, self, word, mask, &place);
 }
 
 void tgs_remote_notify(const struct tgs_heap *heap, uint64_t first_page)
@@ -155,35 +162,36 @@ void tgs_remote_harvest_span(const struct tgs_heap *heap, const struct tgs_span 
 		(void)tgs_remote_harvest(heap, kind, span->page, unit, harvest);
 }
 
-uint32_t tgs_pending_drop_gone(const struct tgs_heap *heap, struct tgs_pending *pending)
+/* Of the objects of `mask` those that its owner has freed meanwhile. */
+static uint32_t gone(const struct tgs_heap *heap, const struct tgs_word_place *place, uint32_t mask)
 {
-	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);
-	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_relaxed);
-	struct tgs_word_place place;
 	struct tgs_span span;
 	uint64_t taken = 0;
-	uint32_t gone;
 
 	/* A word without memory is that of a younger span: nobody puts a free of one here before it has (tgs_has_more). */
-	if (tgs_word_place(heap, ref, &place) && tgs_span_at(heap, place.page, &span) &&
-	    span.page == place.page && tgs_classes[span.class].kind == place.kind &&
-	    tgs_has_more(heap, place.kind, place.page))
-		taken = tgs_taken_bits(heap, place.kind, place.page, place.unit);
-	gone = mask & ~(uint32_t)(taken >> 32 * place.half);
-	if (TGS_UNLIKELY(gone != 0))
-		atomic_store_explicit(&pending->mask, mask & ~gone, memory_order_release);
-	return gone;
+	if (tgs_span_at(heap, place->page, &span) && span.page == place->page &&
+	    tgs_classes[span.class].kind == place->kind &&
+	    tgs_has_more(heap, place->kind, place->page))
+		taken = tgs_taken_bits(heap, place->kind, place->page, place->unit);
+	return mask & ~(uint32_t)(taken >> 32 * place->half);
 }
 
 uint32_t tgs_pending_apply(const struct tgs_heap *heap, unsigned self, struct tgs_pending *pending)
 {
 	uint64_t ref = atomic_load_explicit(&pending->word, memory_order_relaxed);
 	uint32_t mask = atomic_load_explicit(&pending->mask, memory_order_acquire);
-	uint32_t twice = 0;
+	struct tgs_word_place place;
+	uint32_t twice;
 
 	if (mask == 0)
 		return 0;
-	twice = tgs_remote_free(heap, self, (_Atomic uint64_t *)(heap->base + ref), mask);
+	twice = tgs_word_place(heap, ref, &place) ? gone(heap, &place, mask) : mask;
+	mask &= ~twice;
+	if (TGS_UNLIKELY(twice != 0))
+		atomic_store_explicit(&pending->mask, mask, memory_order_release);
+	if (mask == 0)
+		return twice;
+	twice |= free_at(heap, self, (_Atomic uint64_t *)(heap->base + ref), mask, &place);
 	atomic_store_explicit(&pending->mask, 0, memory_order_release);
 	tgs_step_done(&heap->slots[self]);
 	return twice;

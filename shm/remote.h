@@ -20,12 +20,10 @@ const struct tgs_tag_format *tgs_remote_format(const _Atomic uint64_t *word);
 uint32_t tgs_remote_free(const struct tgs_heap *heap, unsigned self, _Atomic uint64_t *word,
 			 uint32_t mask);
 
-/* Applies one place of the slot's buffer of frees and empties it.  Returns the bits freed twice. */
+/* Applies one place of the slot's buffer of frees and empties it.  Frees whose object is gone, because its owner has freed
+ * it meanwhile, are dropped: only a program that frees twice has such; found here, they do not hit what lies there next.
+ * Returns the bits freed twice. */
 uint32_t tgs_pending_apply(const struct tgs_heap *heap, unsigned self, struct tgs_pending *pending);
-
-/* Of the frees of one place, drops those whose object is gone: its owner has freed it meanwhile.  Only a program that frees
- * twice has such; found here, they do not hit what lies there next.  Returns them. */
-uint32_t tgs_pending_drop_gone(const struct tgs_heap *heap, struct tgs_pending *pending);
 
 /* Which objects a remote word stands for.  False if `ref` is not the offset of a remote word. */
 struct tgs_word_place {

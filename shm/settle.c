@@ -69,6 +69,8 @@ static void retire(const struct tgs_heap *heap, struct tgs_slot *slot, uint64_t 
 	}
 	for (i = 0; i < TGS_PENDING_FREES; i++) {
 		if (atomic_load_explicit(&slot->pending[i].mask, memory_order_acquire) == 0) {
+			atomic_fetch_or_explicit(&slot->held, tgs_pending_group(i),
+						 memory_order_relaxed);
 			atomic_store_explicit(&slot->pending[i].word, word_ref,
 					      memory_order_relaxed);
 			atomic_store_explicit(&slot->pending[i].mask, bit, memory_order_release);
@@ -127,13 +129,12 @@ void tgs_settle_slot(const struct tgs_heap *heap, unsigned self)
 			    heap,
 			    atomic_load_explicit(&slot->pending[i].word, memory_order_relaxed),
 			    &word)) {
-			/* What a program freed twice must not hit what lies there by now. */
-			(void)tgs_pending_drop_gone(heap, &slot->pending[i]);
 			(void)tgs_pending_apply(heap, self, &slot->pending[i]);
 		} else {
 			atomic_store_explicit(&slot->pending[i].mask, 0, memory_order_release);
 		}
 	}
+	atomic_store_explicit(&slot->held, 0, memory_order_release);
 	atomic_store_explicit(&slot->tiny_block, 0, memory_order_release);
 	atomic_store_explicit(&slot->tiny_offset, 0, memory_order_release);
 }

@@ -95,6 +95,7 @@ static inline struct tgs_pending *buffer(unsigned self, unsigned place, uint64_t
 {
 	struct tgs_pending *pending = &slot(self)->pending[place];
 
+	slot(self)->held |= tgs_pending_group(place);
 	pending->word = tgs_ref_of(tgt_heap, tgt_remote_word(page, index));
 	pending->mask |= UINT32_C(1) << index % 32;
 	return pending;

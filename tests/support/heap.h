@@ -177,6 +177,7 @@ static inline struct tgs_pending *buffer_free(unsigned self, unsigned place, uin
 	struct tgs_pending *pending = &view->slots[self].pending[place];
 
 	back_state(page);
+	view->slots[self].held |= tgs_pending_group(place);
 	pending->word = tgs_ref_of(
 		view, tgs_remote_word(view, kind_at(page), page, index / 64, index % 64 / 32));
 	pending->mask |= UINT32_C(1) << index % 32;

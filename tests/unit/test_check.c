@@ -133,6 +133,7 @@ static void buffer(unsigned self, unsigned place, unsigned index)
 {
 	struct tgs_pending *pending = &tgt_heap->slots[self].pending[place];
 
+	tgt_heap->slots[self].held |= tgs_pending_group(place);
 	pending->word = tgs_ref_of(tgt_heap, tgt_remote_word(PAGE, index));
 	pending->mask |= UINT32_C(1) << index % 32;
 }

@@ -33,7 +33,7 @@ static void test_sizes(void)
 	CU_ASSERT_EQUAL(sizeof(struct tgs_heap_header), 24);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_step), 64);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_pending), 16);
-	CU_ASSERT_EQUAL(sizeof(struct tgs_slot), 2048);
+	CU_ASSERT_EQUAL(sizeof(struct tgs_slot), 8704);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_unit), 32);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_record), 128);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_dense_taken), 512);
@@ -67,6 +67,7 @@ static void test_offsets_in_the_heap(void)
 {
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, tiny_block), 8);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, tiny_offset), 16);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, held), 24);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, step), 64);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, mark), 128);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, dirty), 192);
@@ -127,13 +128,13 @@ static void test_the_geometry_of_64_gib(void)
 	CU_ASSERT_EQUAL(g.page_map_at, 2887680);
 	CU_ASSERT_EQUAL(g.map_bytes, 69996544);
 	CU_ASSERT_EQUAL(g.threads_at, 4096);
-	CU_ASSERT_EQUAL(g.dirty_at, 33558528);
-	CU_ASSERT_EQUAL(g.records_at, 34607104);
-	CU_ASSERT_EQUAL(g.dense_at, 1108348928);
-	CU_ASSERT_EQUAL(g.dense_taken_at, UINT64_C(3255832576));
-	CU_ASSERT_EQUAL(g.tiny_taken_at, UINT64_C(7550799872));
-	CU_ASSERT_EQUAL(g.tiny_more_at, UINT64_C(16140734464));
-	CU_ASSERT_EQUAL(g.data_at, UINT64_C(50503614464));
+	CU_ASSERT_EQUAL(g.dirty_at, 142610432);
+	CU_ASSERT_EQUAL(g.records_at, 143659008);
+	CU_ASSERT_EQUAL(g.dense_at, 1217400832);
+	CU_ASSERT_EQUAL(g.dense_taken_at, UINT64_C(3364884480));
+	CU_ASSERT_EQUAL(g.tiny_taken_at, UINT64_C(7659851776));
+	CU_ASSERT_EQUAL(g.tiny_more_at, UINT64_C(16249786368));
+	CU_ASSERT_EQUAL(g.data_at, UINT64_C(50612666368));
 	CU_ASSERT_EQUAL(g.heap_bytes, g.data_at + (UINT64_C(64) << 30));
 	CU_ASSERT_EQUAL(g.link_offset_bits, 37);
 	CU_ASSERT_EQUAL(g.link_seq_bits, 13);

@@ -202,6 +202,9 @@ static void test_a_free_where_a_word_has_no_memory(void)
 	tgt_take_more(TINY_PAGE);
 	/* Where the link lies. */
 	tgs_page_address(tgt_heap, DENSE_PAGE)[0] = 0;
+	/* The slot itself has memory. */
+	CU_ASSERT_EQUAL(slot(FREER)->pending[TGS_PENDING_FREES / 2].mask, 0);
+	CU_ASSERT_EQUAL(slot(FREER)->pending[TGS_PENDING_FREES - 1].mask, 0);
 	CU_ASSERT_EQUAL_FATAL(fstat(tgt_region.heap_fd, &before), 0);
 	tgs_settle_slot(tgt_heap, FREER);
 	CU_ASSERT_TRUE(slot_is_settled(FREER));
