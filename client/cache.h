@@ -319,8 +319,7 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
 
 /* populate.c */
-/* Fresh memory of a span, and of fresh neighbours of its class, is about to be touched: faults it in. */
-void tgc_populate_spans(struct tgc_span *span);
+/* Fresh memory is about to be touched: maps it. */
 void tgc_populate(uint64_t page, uint64_t n_pages);
 
 /* agree.c */

@@ -224,12 +224,10 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (supply->batch >= PREFETCH_LOG_MIN) {
-		if (wants_more(cache, class))
-			tgc_prefetch_ask(cache, class, ahead_size(cache, class));
-		if (supply->current->fresh)
-			tgc_populate_spans(supply->current);
-	}
+	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class))
+		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
+	if (supply->current->fresh)
+		tgc_populate(tgc_span_page(supply->current), tgs_classes[class].n_pages);
 	supply->current->fresh = false;
 	return true;
 }
