@@ -122,6 +122,10 @@ struct tgc_supply {
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
 	uint32_t n_spans;             /* of the class, held */
+	uint32_t still;     /* looks in a row (client/refill.c) that found the bin as it was: */
+	uint64_t seen_free; /* its `free`, ... */
+	_Atomic uint64_t *seen_taken;    /* ... `taken` ... */
+	const struct tgc_hint *seen_top; /* ... and `top` at the last one */
 	uint64_t full_free; /* of the bin, when there last was no room for a hint: `free` ... */
 	_Atomic uint64_t
 		*full_taken; /* ... and `taken`; if either has changed since, hints were missed */
@@ -180,6 +184,8 @@ struct tgc_cache {
 	_Alignas(64) struct tgc_bin bins[TGS_CLASSES_ALL];
 	struct tgc_supply supply[TGS_CLASSES_ALL];
 	_Atomic uint64_t empty_pages; /* in the lists' empty spans */
+	uint64_t
+		grown_pages; /* asked for since client/refill.c last looked which classes are out of use */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch;
 	struct tgc_cache *next_idle;

@@ -11,7 +11,8 @@
 
 void tgc_populate(uint64_t page, uint64_t n_pages)
 {
-	const uint8_t *p = tgs_page_address(&tgc_heap, page), *end = p + (n_pages << TGS_PAGE_SHIFT);
+	const uint8_t *p = tgs_page_address(&tgc_heap, page),
+		      *end = p + (n_pages << TGS_PAGE_SHIFT);
 
 	for (; p < end; p += AROUND_BYTES - (uintptr_t)p % AROUND_BYTES)
 		(void)__atomic_load_n(p, __ATOMIC_RELAXED);

@@ -9,8 +9,8 @@
 #include "shm/base.h"
 
 #define AHEAD_PART      128u
-#define AHEAD_PAGES_MAX 1024u /* 8 MiB */
-#define SLICE_PAGES     16u   /* some 50 us */
+#define AHEAD_PAGES_MAX 256u /* 2 MiB */
+#define SLICE_PAGES     16u  /* some 50 us */
 
 bool tgd_heap_back_ahead(struct tgd_heap *heap)
 {
