@@ -28,10 +28,10 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/handover.h \
 	%D%/headroom.c \
 	%D%/headroom.h \
+	%D%/heap-ahead.c \
 	%D%/heap-check.c \
 	%D%/heap-impl.h \
 	%D%/heap-info.c \
-	%D%/heap-ahead.c \
 	%D%/heap-spans.c \
 	%D%/heap-state.c \
 	%D%/heap-work.c \
