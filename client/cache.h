@@ -98,22 +98,25 @@ _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
 struct tgc_supply {
 	struct tgc_span *current; /* the bin's unit is of it; NULL: none */
 	uint32_t unit;            /* which one (tiny: which group) */
-	uint64_t zero;            /* of the bin's `free`: slots whose memory is known to be zero */
+	uint32_t still; /* looks in a row (client/refill.c) that found the bin as it was */
+	uint64_t zero;  /* of the bin's `free`: slots whose memory is known to be zero */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
 	uint32_t batch;               /* log2 of how many spans to ask for next */
 	uint32_t n_spans;             /* of the class, held */
-	uint64_t
-		spilled; /* slots (tiny: blocks) of one unit that are free and still count as used */
+	uint32_t spilled_index;       /* number in the span of one of those: */
+	/* Slots (tiny: blocks) of one unit that are free and still count as used. */
+	uint64_t spilled;
 	uintptr_t spilled_unit; /* which one, as tgc_hints_full names it; 0: none */
-	uint8_t *spilled_p;     /* one of them ... */
-	uint32_t spilled_index; /* ... and its number in the span */
-	uint64_t full_free;     /* of the bin, when there last was no room for a hint: `free` ... */
+	uint8_t *spilled_p;     /* address of the one */
+	uint64_t seen_free;     /* of the bin at the last look (client/refill.c): `free`, ... */
+	uint8_t *seen_address;  /* ... `address` ... */
+	const struct tgc_hint *seen_top; /* ... and `top` */
+	uint64_t full_free; /* of the bin, when there last was no room for a hint: `free` ... */
 	uint8_t *
 		full_address; /* ... and `address`; if either has changed since, hints were missed */
-	uint64_t reserved[2];
 };
 _Static_assert(sizeof(struct tgc_supply) == 2 * sizeof(struct tgc_bin),
 	       "from a bin to its supply by a shift");
@@ -177,6 +180,8 @@ struct tgc_cache {
 	};
 	struct tgc_supply supply[TGS_CLASSES_ALL];
 	_Atomic uint64_t empty_pages; /* in the lists' empty spans */
+	uint64_t
+		grown_pages; /* asked for since client/refill.c last looked which classes are out of use */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch;
 	struct tgc_cache *next_idle;
@@ -319,8 +324,7 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
 
 /* populate.c */
-/* Fresh memory of a span, and of fresh neighbours of its class, is about to be touched: faults it in. */
-void tgc_populate_spans(struct tgc_span *span);
+/* Fresh memory is about to be touched: maps it. */
 void tgc_populate(uint64_t page, uint64_t n_pages);
 
 /* agree.c */

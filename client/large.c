@@ -23,7 +23,7 @@
 #define BATCH_BYTES_MIN     (UINT64_C(1) << 20)
 #define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
 #define BATCH_PART          32u
-#define POPULATE_PAGES_MAX  128u /* objects up to a megabyte are taken to be touched all over */
+#define POPULATE_PAGES_MAX  4096u /* what is longer does not come cleared (daemon/backing.c) */
 #define ALL_HINTS_BYTES_MAX (UINT64_C(256) << 20) /* of all together, and an eighth of the limit */
 
 struct tgc_cache *tgc_large_lock(void)
@@ -357,7 +357,7 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	take_more(large, &tgc_cache->large, span->n_pages);
 	if (ret_zero)
 		*ret_zero = span->zero != 0;
-	populate = span->fresh && span->n_pages <= POPULATE_PAGES_MAX && large->supply[0].batch > 1;
+	populate = span->fresh && span->n_pages <= POPULATE_PAGES_MAX;
 	span->zero = 0;
 	span->fresh = false;
 	page = tgc_span_page(span);

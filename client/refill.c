@@ -6,8 +6,9 @@
  *      ahead of need (client/prefetch.c), and fresh memory mapped ahead of the program's faults (client/populate.c)
  *
  * In the other direction, empty spans are kept for the next rise, since a live set that swings would otherwise cost
- * messages for ever.  What goes back: what nobody has needed for a second, beyond twice the last batch; and all beyond
- * that when the thread hoards more than its share of the limit.
+ * messages for ever.  What goes back: what nobody has needed for a second, beyond twice the last batch; all beyond
+ * that when the thread hoards more than its share of the limit; and, while other classes grow, what one keeps that nobody
+ * allocates from any more, with what its hints keep from being empty.
  */
 #include <errno.h>
 
@@ -19,14 +20,18 @@
 #define BATCH_BYTES_MIN  (UINT64_C(1) << 20) /* ... a megabyte, or, up to 8, ... */
 #define BATCH_BYTES_MAX  (UINT64_C(8) << 20)
 #define BATCH_PART       32u /* ... this part of what the thread has */
-#define BATCH_SPANS_MIN  4u  /* ... but no more than so many, or ... */
-#define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
+#define BATCH_CLASS_PART 8u  /* ... but no more than this part of what it has of the class, ... */
+#define BATCH_FEW \
+	4u /* ... or so many: but one at first, which may be all that is ever needed, ... */
+#define BATCH_FEW_PART   4u    /* ... more when there are so many times as many, ... */
+#define BATCH_FEW_PAGES  1024u /* ... or when the thread has so many pages for each */
 #define AHEAD_CLASS_PART 32u
 #define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(256) << 20)
 #define YIELD_PAGES_MIN  128u
+#define STILL_LOOKS      4u /* of as many during the growth by an eighth */
 
 /* So many bytes may be asked for at once. */
 static uint64_t batch_bytes(const struct tgc_cache *cache)
@@ -43,9 +48,11 @@ static unsigned batch_size(const struct tgc_cache *cache, unsigned class)
 	uint64_t bytes = (uint64_t)tgs_classes[class].n_pages << TGS_PAGE_SHIFT;
 
 	uint64_t n = tgs_min(1u << cache->supply[class].batch, batch_bytes(cache) / bytes);
-	uint64_t part = cache->supply[class].n_spans / BATCH_CLASS_PART;
+	uint64_t have = cache->supply[class].n_spans;
+	uint64_t few = tgs_max(have / BATCH_FEW_PART, cache->n_pages / BATCH_FEW_PAGES);
 
-	return (unsigned)tgs_max(1, tgs_min(n, tgs_max(part, BATCH_SPANS_MIN)));
+	return (unsigned)tgs_max(
+		1, tgs_min(n, tgs_max(have / BATCH_CLASS_PART, tgs_min(few, BATCH_FEW))));
 }
 
 static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
@@ -118,13 +125,42 @@ static int put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
 	return r;
 }
 
-/* Empty spans of a class beyond a batch: those are not what it has just asked for to grow. */
+/* Empty spans of a class beyond a batch, which it may just have asked for to grow.  One that is out of use needs none. */
 static uint32_t surplus(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_supply *supply = &cache->supply[class];
-	uint32_t batch = batch_size(cache, class);
+	uint32_t batch = supply->still < STILL_LOOKS ? batch_size(cache, class) : 0;
 
 	return supply->n_empty > batch ? supply->n_empty - batch : 0;
+}
+
+/* A class of which nothing was allocated while others grew by an eighth of all is out of use: its hints, each maybe
+ * the only thing in a span, go back to their spans.  All this costs it, if it is used again, is that the first slots are
+ * looked up anew.  `count` spans of `growing` are about to be asked for. */
+static void note_still(struct tgc_cache *cache, unsigned growing, unsigned count)
+{
+	unsigned class;
+
+	cache->supply[growing].still = 0;
+	cache->grown_pages += (uint64_t)count * tgs_classes[growing].n_pages;
+	if (cache->grown_pages < cache->n_pages / (8 * STILL_LOOKS))
+		return;
+	cache->grown_pages = 0;
+	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
+		struct tgc_supply *supply = &cache->supply[class];
+		const struct tgc_bin *bin = &cache->bins[class];
+
+		if (supply->n_spans == 0 || class == growing)
+			continue;
+		if (bin->free != supply->seen_free || bin->address != supply->seen_address ||
+		    bin->top < supply->seen_top)
+			supply->still = 0;
+		else if (++supply->still >= STILL_LOOKS)
+			tgc_bin_unload(cache, class);
+		supply->seen_free = bin->free;
+		supply->seen_address = bin->address;
+		supply->seen_top = bin->top;
+	}
 }
 
 /* Before the heap grows for one class, others give back what they keep empty for a next rise, if that is more than a part
@@ -155,6 +191,7 @@ static void yield_empty(struct tgc_cache *cache)
 static int fetch(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
+	unsigned n;
 	int r;
 
 	if (tgc_prefetch_take(cache, class) && supply->head) {
@@ -162,8 +199,10 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 			supply->batch++;
 		return 0;
 	}
+	n = batch_size(cache, class);
+	note_still(cache, class, n);
 	yield_empty(cache);
-	r = get_spans(cache, class, batch_size(cache, class));
+	r = get_spans(cache, class, n);
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
 		give_up_all(cache);
@@ -224,12 +263,10 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (supply->batch >= PREFETCH_LOG_MIN) {
-		if (wants_more(cache, class))
-			tgc_prefetch_ask(cache, class, ahead_size(cache, class));
-		if (supply->current->fresh)
-			tgc_populate_spans(supply->current);
-	}
+	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class))
+		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
+	if (supply->current->fresh)
+		tgc_populate(tgc_span_page(supply->current), tgs_classes[class].n_pages);
 	supply->current->fresh = false;
 	return true;
 }

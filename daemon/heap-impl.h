@@ -26,6 +26,7 @@ struct tgd_heap {
 	struct tgd_scavenge scavenge;
 	struct tgd_roots roots;
 	uint64_t limit_pages;
+	bool grows; /* the last grant was of memory that had to be made: some is made for the next */
 	uint64_t n_refused;
 	uint64_t sweep_at_ms;   /* next sweep of central */
 	uint64_t sweep_wait_ms; /* and how long to wait for the one after it */
@@ -49,6 +50,12 @@ int tgd_heap_find_client(struct tgd_heap *heap, uint32_t client_id, uint32_t *re
 
 /* The index of the client to which the slot belongs; -EINVAL, -ENOENT, noted. */
 int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint32_t *ret);
+
+/* Pages that were taken but do not become a span go back, each run as what it is. */
+void tgd_heap_give_back(struct tgd_heap *heap, uint64_t page, uint64_t n_pages);
+
+/* While the heap grows: a slice of making memory for the next grants.  False: there is nothing (more) to do. */
+bool tgd_heap_back_ahead(struct tgd_heap *heap);
 
 /* Before a request is refused for want of memory: all that can be done at once. */
 void tgd_heap_make_room(struct tgd_heap *heap);

@@ -19,8 +19,7 @@
 /* Clients are asked at most this often. */
 #define PRESS_MS 100
 
-/* Pages that were taken but do not become a span go back, each run as what it is. */
-static void give_back(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
+void tgd_heap_give_back(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
 {
 	while (n_pages > 0) {
 		bool backed;
@@ -30,6 +29,15 @@ static void give_back(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
 		page += n;
 		n_pages -= n;
 	}
+}
+
+/* Backed pages become a span's.  True: they are zero, since they have never been used. */
+static bool use(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
+{
+	bool zero = tgd_backing_use(&heap->backing, page, n_pages);
+
+	heap->grows |= zero;
+	return zero;
 }
 
 /* Pages in use and idle ones together stay under the limit, as far as idle ones can help it. */
@@ -61,7 +69,7 @@ static unsigned choose(struct tgd_heap *heap, uint64_t n_pages, unsigned count, 
 		*ret_page = page;
 		if (scavenged == 0)
 			return n;
-		give_back(heap, page, n * n_pages);
+		tgd_heap_give_back(heap, page, n * n_pages);
 	}
 	for (n = count; n > 0; n /= 2) {
 		if (tgd_pages_alloc(heap->pages, n * n_pages, 1, ret_page, &scavenged) == 0)
@@ -85,10 +93,10 @@ static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsig
 		keep_limit(heap);
 		if (tgd_backing_spans(&heap->backing, page, n_pages, count, class) == 0)
 			break;
-		give_back(heap, page, n_pages * count);
+		tgd_heap_give_back(heap, page, n_pages * count);
 	}
 	for (i = 0; i < count; i++, page += n_pages) {
-		bool zero = tgd_backing_use(&heap->backing, page, n_pages);
+		bool zero = use(heap, page, n_pages);
 
 		tgd_lease_create(&heap->lease, page, n_pages, class, slot);
 		ret[i] = (struct tgd_grant){.page = page,
@@ -227,8 +235,8 @@ static int alloc_aligned(struct tgd_heap *heap, uint64_t n_pages, uint64_t align
 	if (r < 0)
 		return r;
 	skip = -(zero_page + page) & (align - 1);
-	give_back(heap, page, skip);
-	give_back(heap, page + skip + n_pages, align - TGS_CHUNK_PAGES - skip);
+	tgd_heap_give_back(heap, page, skip);
+	tgd_heap_give_back(heap, page + skip + n_pages, align - TGS_CHUNK_PAGES - skip);
 	*ret = page + skip;
 	return 0;
 }
@@ -247,11 +255,11 @@ static int try_large(struct tgd_heap *heap, unsigned slot, uint64_t n_pages, uin
 	keep_limit(heap);
 	r = tgd_backing_spans(&heap->backing, page, n_pages, 1, 0);
 	if (r < 0) {
-		give_back(heap, page, n_pages);
+		tgd_heap_give_back(heap, page, n_pages);
 		return r;
 	}
 	*ret = (struct tgd_grant){.page = page, .free = 1};
-	ret->zero = tgd_backing_use(&heap->backing, page, n_pages);
+	ret->zero = use(heap, page, n_pages);
 	tgd_lease_create(&heap->lease, page, n_pages, 0, slot);
 	tgd_scavenge_note(&heap->scavenge);
 	return 0;
@@ -297,12 +305,12 @@ static unsigned grow_large(struct tgd_heap *heap, unsigned slot, uint64_t n_page
 			r = tgd_backing_spans(&heap->backing, page + i * n_pages, n_pages, 1, 0);
 		if (r == 0)
 			break;
-		give_back(heap, page, n_pages * count);
+		tgd_heap_give_back(heap, page, n_pages * count);
 		return 0;
 	}
 	for (i = 0; count > 1 && i < count; i++, page += n_pages) {
 		ret[i] = (struct tgd_grant){.page = page, .free = 1};
-		ret[i].zero = tgd_backing_use(&heap->backing, page, n_pages);
+		ret[i].zero = use(heap, page, n_pages);
 		tgd_lease_create(&heap->lease, page, n_pages, 0, slot);
 	}
 	tgd_scavenge_note(&heap->scavenge);
@@ -334,10 +342,10 @@ static int lengthen(struct tgd_heap *heap, struct tgs_span *span, uint64_t n_pag
 		return -ENOMEM;
 	keep_limit(heap);
 	if (tgd_backing_more(&heap->backing, end, more) < 0) {
-		give_back(heap, end, more);
+		tgd_heap_give_back(heap, end, more);
 		return -ENOMEM;
 	}
-	*ret_zero = tgd_backing_use(&heap->backing, end, more);
+	*ret_zero = use(heap, end, more);
 	tgd_lease_resize(&heap->lease, span, n_pages);
 	tgd_scavenge_note(&heap->scavenge);
 	return 0;

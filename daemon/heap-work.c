@@ -86,7 +86,7 @@ int tgd_heap_work(struct tgd_heap *heap, uint64_t now_ms)
 {
 	int sweep_ms, scavenge_ms;
 
-	if (tgd_reclaim_work(&heap->reclaim, WORK_SPANS))
+	if (tgd_heap_back_ahead(heap) || tgd_reclaim_work(&heap->reclaim, WORK_SPANS))
 		return 0;
 	sweep_ms = sweep(heap, now_ms);
 	scavenge_ms = tgd_scavenge_work(&heap->scavenge, now_ms);

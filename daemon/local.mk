@@ -30,6 +30,7 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/handover.h \
 	%D%/headroom.c \
 	%D%/headroom.h \
+	%D%/heap-ahead.c \
 	%D%/heap-check.c \
 	%D%/heap-impl.h \
 	%D%/heap-info.c \

@@ -15,6 +15,7 @@
 #include "tests/crash/control.h"
 
 #undef fallocate
+#undef pwritev
 #undef recvmsg
 #undef sendmsg
 

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* Its size is its alignment, so that the section is an array. */
@@ -118,3 +119,4 @@ void tgt_point(const struct tgt_site *site, const volatile void *address);
 #define sendmsg(...)   TGT_POINT_CALL(sendmsg, __VA_ARGS__)
 #define recvmsg(...)   TGT_POINT_CALL(recvmsg, __VA_ARGS__)
 #define fallocate(...) TGT_POINT_CALL(fallocate, __VA_ARGS__)
+#define pwritev(...)   TGT_POINT_CALL(pwritev, __VA_ARGS__)

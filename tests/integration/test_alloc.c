@@ -350,6 +350,33 @@ static void test_what_one_size_leaves_serves_others(void)
 	free(objects);
 }
 
+/* The last objects that were freed of each size are at hand for the next; each may be all that is in its span.  They do not
+ * keep it when no such size is asked for any more. */
+static void test_sizes_out_of_use_keep_nothing(void)
+{
+	const size_t bytes = 2 * MIB, more = 24 * MIB;
+	void **objects = malloc(more / 64 * sizeof(*objects));
+	size_t size, i, n;
+
+	for (size = 1024; size <= 8192; size += 512) {
+		n = bytes / size;
+		for (i = 0; i < n; i++)
+			objects[i] = tg_malloc(size);
+		/* Those freed last lie far apart. */
+		for (i = 0; i < n / 64 * 64; i++)
+			tg_free(objects[i % 64 * (n / 64) + i / 64]);
+		for (; i < n; i++)
+			tg_free(objects[i]);
+	}
+	for (i = 0; i < more / 64; i++)
+		objects[i] = tg_malloc(64);
+	CU_ASSERT(tgt_stats().span_bytes < more + more / 8);
+	for (i = 0; i < more / 64; i++)
+		tg_free(objects[i]);
+	tgt_check(0);
+	free(objects);
+}
+
 /* No request asks for more than a request may, however large a class has become. */
 static void test_a_class_that_grows_for_long(void)
 {
@@ -431,6 +458,7 @@ int main(void)
 		{"A steady state of malloc and free sends no message",
 		 test_a_steady_state_sends_no_message},
 		{"What one size leaves serves the next", test_what_one_size_leaves_serves_others},
+		{"Sizes that are out of use keep nothing", test_sizes_out_of_use_keep_nothing},
 		{"A class that grows for long asks for no more than it may",
 		 test_a_class_that_grows_for_long},
 		{"The accounts add up, and are zero after a trim", test_accounting_is_net_zero},

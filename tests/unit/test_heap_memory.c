@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/support/heap.h"
 #include "tests/support/runner.h"
@@ -231,6 +232,60 @@ static void every_byte_that_a_client_may_touch_has_memory(void)
 	}
 }
 
+/* What nobody has written, also the kernel itself, is a hole to SEEK_DATA: it is cleared in a fault for each page. */
+static void granted_memory_is_clear_before_it_is_touched(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client);
+	off_t at = (off_t)(view->geometry.data_at + get_large(client, slot, 1000).page * PAGE);
+
+	CU_ASSERT_EQUAL(lseek(tgd_heap_heap_fd(heap), at, SEEK_DATA), at);
+	CU_ASSERT_EQUAL(lseek(tgd_heap_heap_fd(heap), at, SEEK_HOLE), at + 1000 * (off_t)PAGE);
+}
+
+static void work_until_nothing_is_left(void)
+{
+	while (tgd_heap_work(heap, 1) == 0)
+		;
+}
+
+static void memory_is_made_ahead_while_the_heap_grows(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client);
+	uint64_t page;
+
+	page = get_large(client, slot, 2560).page;
+	work_until_nothing_is_left();
+	CU_ASSERT_EQUAL(status().idle_bytes, 2560 / 128 * PAGE);
+	/* What is there is granted next, and made up for. */
+	CU_ASSERT_EQUAL(get_large(client, slot, 5).page, page + 2560);
+	CU_ASSERT_EQUAL(status().idle_bytes, 15 * PAGE);
+	work_until_nothing_is_left();
+	CU_ASSERT_EQUAL(status().idle_bytes, 2565 / 128 * PAGE);
+	/* Pages that come back and are used again are no growth. */
+	CU_ASSERT_EQUAL(put_span(client, slot, page + 2560), 0);
+	CU_ASSERT_EQUAL(get_large(client, slot, 5).page, page + 2560);
+	work_until_nothing_is_left();
+	CU_ASSERT_EQUAL(status().idle_bytes, 2565 / 128 * PAGE);
+}
+
+static void memory_ahead_keeps_the_limit_and_needs_no_memory(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client);
+
+	(void)get_large(client, slot, 2560);
+	calls_before_failure = 0;
+	work_until_nothing_is_left();
+	CU_ASSERT_EQUAL(status().idle_bytes, 0);
+	calls_before_failure = -1;
+	CU_ASSERT_EQUAL(tgd_heap_set_limit(heap, 2564 * PAGE), 0);
+	(void)get_large(client, slot, 1);
+	work_until_nothing_is_left();
+	CU_ASSERT(status().span_bytes + status().idle_bytes <= 2564 * PAGE);
+}
+
 static CU_TestInfo memory[] = {
 	{"a full heap refuses, and is usable again", a_full_heap_refuses_and_is_usable_again},
 	{"a batch near the limit is what fits", a_batch_near_the_limit_is_what_fits},
@@ -245,6 +300,11 @@ static CU_TestInfo memory[] = {
 	{"a signal during fallocate is no refusal", a_signal_during_fallocate_is_no_refusal},
 	{"every byte that a client may touch has memory",
 	 every_byte_that_a_client_may_touch_has_memory},
+	{"granted memory is clear before it is touched",
+	 granted_memory_is_clear_before_it_is_touched},
+	{"memory is made ahead while the heap grows", memory_is_made_ahead_while_the_heap_grows},
+	{"memory ahead keeps the limit and needs no memory",
+	 memory_ahead_keeps_the_limit_and_needs_no_memory},
 	CU_TEST_INFO_NULL,
 };
 
