@@ -385,8 +385,11 @@ void tgc_large_unload(struct tgc_cache *cache);
 void tgc_large_harvested(struct tgc_span *span); /* others freed it */
 /* A span that nobody knew of is an idle one.  Under the large lock. */
 void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span);
-void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 void tgc_large_trim(void);
+/* resize.c */
+void *tgc_large_realloc(void *p, uint64_t page, size_t size);
+/* For an object that grows to `size`: with room to grow on. */
+size_t tgc_large_grown(size_t size);
 
 /* foreign.c */
 /* The common case of a small object of another thread's, not the first of its word: true, it is done.  `at`: its offset

@@ -45,7 +45,8 @@ void tgc_first_spans(void)
 			break;
 	}
 	tgc_rpc_release();
-	for (i = 0; i < n; i++)
+	/* The last answer comes last. */
+	for (i = n; i-- > 0;)
 		tgc_rpc_collect(&first[i].post);
 	tgc_rpc_end();
 	for (i = 0; i < n; i++) {

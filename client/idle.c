@@ -30,8 +30,7 @@ static uint64_t share(uint64_t bytes_max, unsigned part)
 	return tgs_min(bytes_max, limit / part) / TGS_PAGE_SIZE;
 }
 
-/* The list for spans of this length. */
-static unsigned list_of(uint64_t n_pages)
+unsigned tgc_idle_list(uint64_t n_pages)
 {
 	unsigned log;
 
@@ -44,7 +43,7 @@ static unsigned list_of(uint64_t n_pages)
 
 void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span)
 {
-	struct tgc_supply *list = &large->supply[list_of(span->n_pages)];
+	struct tgc_supply *list = &large->supply[tgc_idle_list(span->n_pages)];
 
 	span->place = TGC_SPAN_LARGE_IDLE;
 	span->room = ++clock_of_adds;
@@ -54,7 +53,7 @@ void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span)
 
 void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span)
 {
-	struct tgc_supply *list = &large->supply[list_of(span->n_pages)];
+	struct tgc_supply *list = &large->supply[tgc_idle_list(span->n_pages)];
 
 	tgc_list_remove(list, span);
 	span->place = TGC_SPAN_LARGE;
@@ -72,9 +71,9 @@ static bool fits(const struct tgc_span *span, uint64_t n_pages, uint64_t align_p
 struct tgc_span *tgc_idle_find(const struct tgc_cache *large, uint64_t n_pages,
 			       uint64_t align_pages)
 {
-	unsigned i, last = list_of(n_pages + n_pages / 4), look;
+	unsigned i, last = tgc_idle_list(n_pages + n_pages / 4), look;
 
-	for (i = list_of(n_pages); i <= last; i++) {
+	for (i = tgc_idle_list(n_pages); i <= last; i++) {
 		struct tgc_span *span = large->supply[i].head, *best = NULL;
 
 		for (look = 0; span && look < LOOK_MAX; span = span->next, look++) {
@@ -153,23 +152,29 @@ uint64_t tgc_idle_most(uint64_t in_use, uint64_t n_pages)
 	return tgs_max(tgs_max(n_pages, in_use / 8), MISSED_PAGES_MIN);
 }
 
+static void give_back_all(struct tgc_cache *large)
+{
+	tgc_agree(large);
+	tgc_cache_drain(large);
+	tgc_idle_shrink(large, 0);
+	tgc_rpc_settle(large->slot_id, large->n_spans);
+}
+
 void tgc_large_trim(void)
 {
 	struct tgc_cache *large;
+	unsigned i;
 
 	if (!tgc_process->large)
 		return;
 	large = tgc_large_lock();
 	if (!large)
 		return;
-	large->supply[0].batch = 0;
-	tgc_agree(large);
-	tgc_cache_drain(large);
-	tgc_idle_shrink(large, 0);
-	if (large->agreed != tgc_rpc_reconnects()) {
-		/* As in tgc_return_all: a worker has died meanwhile. */
-		tgc_agree(large);
-		tgc_idle_shrink(large, 0);
-	}
+	for (i = 0; i < TGS_CLASSES_ALL; i++)
+		large->supply[i].batch = 0;
+	give_back_all(large);
+	/* As in tgc_return_all: a worker may have died meanwhile. */
+	if (large->agreed != tgc_rpc_reconnects())
+		give_back_all(large);
 	tgc_large_unlock();
 }

@@ -13,6 +13,9 @@ void tgc_large_unlock(void);
 void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span);
 void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span);
 
+/* The number of the list for spans of this length. */
+unsigned tgc_idle_list(uint64_t n_pages);
+
 /* One that has room for n_pages and does not waste more than a quarter, of those of its length the one freed last; NULL. */
 struct tgc_span *tgc_idle_find(const struct tgc_cache *large, uint64_t n_pages,
 			       uint64_t align_pages);

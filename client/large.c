@@ -20,7 +20,7 @@
 
 #define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
 #define BATCH_LOG_MAX       8u
-#define BATCH_BYTES_MIN     (UINT64_C(1) << 20)
+#define BATCH_BYTES_MIN     (UINT64_C(512) << 10)
 #define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
 #define BATCH_PART          32u
 #define POPULATE_PAGES_MAX  128u /* objects up to a megabyte are taken to be touched all over */
@@ -200,17 +200,15 @@ void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
 
 /* ---- malloc ---- */
 
-/* So many spans of this length are asked for at once.  From the third time on that it is the same, twice as many as before:
- * up to a megabyte, or up to 8 a small part of what the process has. */
+/* So many spans of this length are asked for at once.  From the third time on that it is about the same, twice as many as
+ * before: up to half a megabyte, or up to 8 a small part of what the process has. */
 static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
 {
-	struct tgc_supply *demand = &large->supply[0];
+	struct tgc_supply *demand = &large->supply[tgc_idle_list(n_pages)];
 	uint64_t part = tgs_max(BATCH_BYTES_MIN / TGS_PAGE_SIZE, large->n_pages / BATCH_PART);
-	unsigned n;
+	unsigned n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
 
-	demand->batch = demand->unit == n_pages ? demand->batch + 1 : 0;
-	demand->unit = (uint32_t)n_pages;
-	n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
+	demand->batch++;
 	return (unsigned)tgs_max(
 		1, tgs_min(n, tgs_min(part, BATCH_BYTES_MAX / TGS_PAGE_SIZE) / n_pages));
 }
@@ -357,7 +355,8 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	take_more(large, &tgc_cache->large, span->n_pages);
 	if (ret_zero)
 		*ret_zero = span->zero != 0;
-	populate = span->fresh && span->n_pages <= POPULATE_PAGES_MAX && large->supply[0].batch > 1;
+	populate = span->fresh && span->n_pages <= POPULATE_PAGES_MAX &&
+		   large->supply[tgc_idle_list(n_pages)].batch > 2;
 	span->zero = 0;
 	span->fresh = false;
 	page = tgc_span_page(span);

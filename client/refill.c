@@ -284,6 +284,7 @@ static void give_back_all(struct tgc_cache *cache)
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)
 			break;
 	}
+	tgc_rpc_settle(cache->slot_id, cache->n_spans);
 }
 
 void tgc_return_all(struct tgc_cache *cache)
