@@ -22,7 +22,8 @@
 #define BATCH_SPANS_MIN  4u  /* ... but no more than so many, or ... */
 #define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
 #define AHEAD_CLASS_PART 32u
-#define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
+#define PREFETCH_LOG_MIN 2u /* demand that has doubled twice may last: the next span is asked for ahead */
+#define POPULATE_LOG_MIN 4u /* demand that has doubled four times lasts: memory is mapped ahead */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
 #define HOARD_BYTES_MAX  (UINT64_C(256) << 20)
@@ -162,6 +163,11 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 			supply->batch++;
 		return 0;
 	}
+	if (supply->n_spans == 0) {
+		tgc_first_of_class(cache);
+		if (supply->head)
+			return 0;
+	}
 	yield_empty(cache);
 	r = get_spans(cache, class, batch_size(cache, class));
 	if (r == -ENOMEM) {
@@ -224,12 +230,10 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (supply->batch >= PREFETCH_LOG_MIN) {
-		if (wants_more(cache, class))
-			tgc_prefetch_ask(cache, class, ahead_size(cache, class));
-		if (supply->current->fresh)
-			tgc_populate_spans(supply->current);
-	}
+	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class))
+		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
+	if (supply->batch >= POPULATE_LOG_MIN && supply->current->fresh)
+		tgc_populate_spans(supply->current);
 	supply->current->fresh = false;
 	return true;
 }
