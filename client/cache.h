@@ -157,7 +157,8 @@ struct tgc_prefetch {
 	struct tgc_post post;
 	uint32_t class; /* 0: none asked for */
 	uint32_t n;     /* what came; under the connection's lock until collected */
-	uint64_t grants[TGC_PREFETCH_MAX]; /* twice the first page, and 1 if it is known to be zero */
+	uint64_t grants
+		[TGC_PREFETCH_MAX]; /* twice the first page, and 1 if it is known to be zero */
 };
 
 /* The block that tiny objects go into at the moment. */
@@ -181,7 +182,8 @@ struct tgc_cache {
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch[TGC_PREFETCHES];
 	uint32_t n_prefetches; /* asked for so far */
-	uint32_t first_left; /* so many first spans of classes may be asked for one by one; client/first.c */
+	uint32_t
+		first_left; /* so many first spans of classes may be asked for one by one; client/first.c */
 	struct tgc_cache *next_idle;
 	uint64_t idle_round; /* of tgc_process->idle_rounds: the last one that gave back for it */
 	struct tgc_cache *next_all;

@@ -7,7 +7,7 @@
  */
 #include "client/prefetch.h"
 
-#define FIRST_ALONE   6u    /* classes that are none of the usual ones; whoever needs more of them ... */
+#define FIRST_ALONE   6u /* classes that are none of the usual ones; whoever needs more of them ... */
 #define REST_SIZE_MAX 2048u /* ... will most likely need all up to this size */
 
 /* Each of these about half of some 60 programs used, or more (shells, compilers, tools, interpreters); 144 KiB. */
@@ -76,9 +76,10 @@ void tgc_first_of_class(struct tgc_cache *cache)
 
 	if (cache->first_left == 0 || --cache->first_left != 0)
 		return;
-	for (class = 2; class < TGS_CLASSES && tgs_classes[class].size <= REST_SIZE_MAX; class += 1) {
+	for (class = 2; class < TGS_CLASSES && tgs_classes[class].size <= REST_SIZE_MAX;
+	     class += 1) {
 		if (cache->supply[class].n_spans == 0)
-			classes[n++] = (uint8_t)class;
+			classes[n++] = (uint8_t) class;
 	}
 	get_one_of_each(cache, classes, n);
 }

@@ -18,6 +18,7 @@
 #define HOLD_PART        8
 #define HOLD_MS          1000u
 #define MISSED_PAGES_MIN 64u
+#define SMALL_PAGES      64u
 #define LOOK_MAX         16u
 #define PUT_MAX          32u
 
@@ -28,6 +29,11 @@ static uint64_t share(uint64_t bytes_max, unsigned part)
 	uint64_t limit = atomic_load_explicit(&tgc_heap.map->limit_bytes, memory_order_relaxed);
 
 	return tgs_min(bytes_max, limit / part) / TGS_PAGE_SIZE;
+}
+
+uint64_t tgc_idle_waste(uint64_t n_pages)
+{
+	return n_pages <= SMALL_PAGES ? n_pages / 2 : n_pages / 4;
 }
 
 unsigned tgc_idle_list(uint64_t n_pages)
@@ -63,7 +69,7 @@ void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span)
 
 static bool fits(const struct tgc_span *span, uint64_t n_pages, uint64_t align_pages)
 {
-	return span->n_pages >= n_pages && span->n_pages - n_pages <= n_pages / 4 &&
+	return span->n_pages >= n_pages && span->n_pages - n_pages <= tgc_idle_waste(n_pages) &&
 	       ((uintptr_t)tgs_page_address(&tgc_heap, tgc_span_page(span)) &
 		(align_pages * TGS_PAGE_SIZE - 1)) == 0;
 }
@@ -71,7 +77,7 @@ static bool fits(const struct tgc_span *span, uint64_t n_pages, uint64_t align_p
 struct tgc_span *tgc_idle_find(const struct tgc_cache *large, uint64_t n_pages,
 			       uint64_t align_pages)
 {
-	unsigned i, last = tgc_idle_list(n_pages + n_pages / 4), look;
+	unsigned i, last = tgc_idle_list(n_pages + tgc_idle_waste(n_pages)), look;
 
 	for (i = tgc_idle_list(n_pages); i <= last; i++) {
 		struct tgc_span *span = large->supply[i].head, *best = NULL;

@@ -375,10 +375,10 @@ static inline void *use(const struct tgc_large_hint *hint)
 	return p;
 }
 
-/* The shortest that has room for n_pages, if it does not waste more than a quarter; of equals the one made last.  0: none. */
+/* The shortest that has room for n_pages, if it does not waste too much; of equals the one made last.  0: none. */
 static uint32_t best_hint(const struct tgc_large_hints *hints, uint64_t n_pages)
 {
-	uint64_t least = n_pages / 4 + 1;
+	uint64_t least = tgc_idle_waste(n_pages) + 1;
 	uint32_t best = 0, i;
 
 	for (i = hints->n; i > 0 && least > 0; i--) {

@@ -22,7 +22,8 @@
 #define BATCH_SPANS_MIN  4u  /* ... but no more than so many, or ... */
 #define BATCH_CLASS_PART 8u  /* ... this part of what it has of the class */
 #define AHEAD_CLASS_PART 32u
-#define PREFETCH_LOG_MIN 2u /* demand that has doubled twice may last: the next span is asked for ahead */
+#define PREFETCH_LOG_MIN \
+	2u /* demand that has doubled twice may last: the next span is asked for ahead */
 #define POPULATE_LOG_MIN 4u /* demand that has doubled four times lasts: memory is mapped ahead */
 #define PUT_MAX          128u
 #define HOARD_MS         1000u
@@ -230,8 +231,10 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class))
+	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class)) {
+		yield_empty(cache);
 		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
+	}
 	if (supply->batch >= POPULATE_LOG_MIN && supply->current->fresh)
 		tgc_populate_spans(supply->current);
 	supply->current->fresh = false;

@@ -8,8 +8,6 @@
 #include "client/idle.h"
 #include "client/rpc.h"
 
-#define GROWTH_PART 4u
-
 static int resize(struct tgc_cache *cache, uint64_t page, uint64_t n_pages)
 {
 	Tgd__Resize body = TGD__RESIZE__INIT;
@@ -41,10 +39,14 @@ static bool may_resize(uint64_t page, uint64_t have, uint64_t want)
 /* What grows will likely grow again, and to ask the daemon costs more than to copy some pages. */
 size_t tgc_large_grown(size_t size)
 {
-	return size < UINT64_C(1) << 40 ? size + size / GROWTH_PART : size;
+	uint64_t n_pages = (size - 1) / TGS_PAGE_SIZE + 1;
+
+	if (n_pages > tgc_heap.geometry.n_pages)
+		return size;
+	return (n_pages + tgc_idle_waste(n_pages)) << TGS_PAGE_SHIFT;
 }
 
-/* In place: when it fits without wasting a quarter, or when the daemon can lengthen or shorten the span where it is. */
+/* In place: when it fits without wasting too much, or when the daemon can lengthen or shorten the span where it is. */
 void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 {
 	uint64_t n_pages = size / TGS_PAGE_SIZE + (size % TGS_PAGE_SIZE != 0);
@@ -62,7 +64,7 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 	}
 	span = tgc_span_record(page);
 	have = span->n_pages;
-	if (n_pages < have && have - n_pages > n_pages / 4) {
+	if (n_pages < have && have - n_pages > tgc_idle_waste(n_pages)) {
 		/* What is to go is given up before we ask: the daemon may take it although its answer never comes, and
 		 * then what the page map says must not be believed. */
 		tgc_count(&cache->n_pages, n_pages - have);
@@ -73,7 +75,7 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 			atomic_fetch_and_explicit(&tgc_heap.records[page].flags,
 						  ~TGS_RECORD_SHORTER, memory_order_relaxed);
 	} else if (n_pages > have) {
-		want = (tgc_large_grown(size) - 1) / TGS_PAGE_SIZE + 1;
+		want = tgc_large_grown(size) >> TGS_PAGE_SHIFT;
 		r = may_resize(page, have, want) ? resize(cache, page, want) : -ENOMEM;
 		if (r == 0) {
 			tgc_count(&cache->n_pages, want - have);
