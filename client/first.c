@@ -8,7 +8,7 @@
 #include "client/prefetch.h"
 
 #define FIRST_ALONE   6u /* classes that are none of the usual ones; whoever needs more of them ... */
-#define REST_SIZE_MAX 2048u /* ... will most likely need all up to this size */
+#define REST_SIZE_MAX 4096u /* ... will most likely need all up to this size */
 
 /* Each of these about half of some 60 programs used, or more (shells, compilers, tools, interpreters); 144 KiB. */
 static const uint8_t usual[] = {2, 4, 5, 6, 7, 8, 9, 12, 14, 15, 17, 25, 31, 32, 37, 38, 44};
