@@ -144,16 +144,15 @@ struct tgc_large_hints {
 #define TGC_LARGE_ENTRY_MASK (TGS_ENTRY_OWNER_MASK | TGS_ENTRY_SPAN | TGS_ENTRY_CLASS_MASK)
 
 #define TGC_PREFETCH_MAX 256u
+#define TGC_PREFETCHES   8u
 
-/* Spans asked for ahead of need; client/prefetch.c. */
+/* Spans of a class asked for ahead of need; client/prefetch.c. */
 struct tgc_prefetch {
 	struct tgc_post post;
 	uint32_t class; /* 0: none asked for */
 	uint32_t n;     /* what came; under the connection's lock until collected */
-	struct {
-		uint64_t page;
-		bool zero;
-	} grants[TGC_PREFETCH_MAX];
+	uint64_t grants
+		[TGC_PREFETCH_MAX]; /* twice the first page, and 1 if it is known to be zero */
 };
 
 /* The block that tiny objects go into at the moment. */
@@ -183,7 +182,10 @@ struct tgc_cache {
 	uint64_t
 		grown_pages; /* asked for since client/refill.c last looked which classes are out of use */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
-	struct tgc_prefetch prefetch;
+	struct tgc_prefetch prefetch[TGC_PREFETCHES];
+	uint32_t n_prefetches; /* asked for so far */
+	uint32_t
+		first_left; /* so many first spans of classes may be asked for one by one; client/first.c */
 	struct tgc_cache *next_idle;
 	uint64_t idle_round; /* of tgc_process->idle_rounds: the last one that gave back for it */
 	struct tgc_cache *next_all;
@@ -388,8 +390,11 @@ void tgc_large_unload(struct tgc_cache *cache);
 void tgc_large_harvested(struct tgc_span *span); /* others freed it */
 /* A span that nobody knew of is an idle one.  Under the large lock. */
 void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span);
-void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 void tgc_large_trim(void);
+/* resize.c */
+void *tgc_large_realloc(void *p, uint64_t page, size_t size);
+/* For an object that grows to `size`: with room to grow on. */
+size_t tgc_large_grown(size_t size);
 
 /* foreign.c */
 /* The common case of a small object of another thread's: true, it is done.  `at`: its offset

@@ -18,6 +18,7 @@
 #define HOLD_PART        8
 #define HOLD_MS          1000u
 #define MISSED_PAGES_MIN 64u
+#define SMALL_PAGES      64u
 #define LOOK_MAX         16u
 #define PUT_MAX          32u
 
@@ -30,8 +31,12 @@ static uint64_t share(uint64_t bytes_max, unsigned part)
 	return tgs_min(bytes_max, limit / part) / TGS_PAGE_SIZE;
 }
 
-/* The list for spans of this length. */
-static unsigned list_of(uint64_t n_pages)
+uint64_t tgc_idle_waste(uint64_t n_pages)
+{
+	return n_pages <= SMALL_PAGES ? n_pages / 2 : n_pages / 4;
+}
+
+unsigned tgc_idle_list(uint64_t n_pages)
 {
 	unsigned log;
 
@@ -44,7 +49,7 @@ static unsigned list_of(uint64_t n_pages)
 
 void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span)
 {
-	struct tgc_supply *list = &large->supply[list_of(span->n_pages)];
+	struct tgc_supply *list = &large->supply[tgc_idle_list(span->n_pages)];
 
 	span->place = TGC_SPAN_LARGE_IDLE;
 	span->room = ++clock_of_adds;
@@ -54,7 +59,7 @@ void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span)
 
 void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span)
 {
-	struct tgc_supply *list = &large->supply[list_of(span->n_pages)];
+	struct tgc_supply *list = &large->supply[tgc_idle_list(span->n_pages)];
 
 	tgc_list_remove(list, span);
 	span->place = TGC_SPAN_LARGE;
@@ -64,7 +69,7 @@ void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span)
 
 static bool fits(const struct tgc_span *span, uint64_t n_pages, uint64_t align_pages)
 {
-	return span->n_pages >= n_pages && span->n_pages - n_pages <= n_pages / 4 &&
+	return span->n_pages >= n_pages && span->n_pages - n_pages <= tgc_idle_waste(n_pages) &&
 	       ((uintptr_t)tgs_page_address(&tgc_heap, tgc_span_page(span)) &
 		(align_pages * TGS_PAGE_SIZE - 1)) == 0;
 }
@@ -72,9 +77,9 @@ static bool fits(const struct tgc_span *span, uint64_t n_pages, uint64_t align_p
 struct tgc_span *tgc_idle_find(const struct tgc_cache *large, uint64_t n_pages,
 			       uint64_t align_pages)
 {
-	unsigned i, last = list_of(n_pages + n_pages / 4), look;
+	unsigned i, last = tgc_idle_list(n_pages + tgc_idle_waste(n_pages)), look;
 
-	for (i = list_of(n_pages); i <= last; i++) {
+	for (i = tgc_idle_list(n_pages); i <= last; i++) {
 		struct tgc_span *span = large->supply[i].head, *best = NULL;
 
 		for (look = 0; span && look < LOOK_MAX; span = span->next, look++) {
@@ -153,23 +158,29 @@ uint64_t tgc_idle_most(uint64_t in_use, uint64_t n_pages)
 	return tgs_max(tgs_max(n_pages, in_use / 8), MISSED_PAGES_MIN);
 }
 
+static void give_back_all(struct tgc_cache *large)
+{
+	tgc_agree(large);
+	tgc_cache_drain(large);
+	tgc_idle_shrink(large, 0);
+	tgc_rpc_settle(large->slot_id, large->n_spans);
+}
+
 void tgc_large_trim(void)
 {
 	struct tgc_cache *large;
+	unsigned i;
 
 	if (!tgc_process->large)
 		return;
 	large = tgc_large_lock();
 	if (!large)
 		return;
-	large->supply[0].batch = 0;
-	tgc_agree(large);
-	tgc_cache_drain(large);
-	tgc_idle_shrink(large, 0);
-	if (large->agreed != tgc_rpc_reconnects()) {
-		/* As in tgc_return_all: a worker has died meanwhile. */
-		tgc_agree(large);
-		tgc_idle_shrink(large, 0);
-	}
+	for (i = 0; i < TGS_CLASSES_ALL; i++)
+		large->supply[i].batch = 0;
+	give_back_all(large);
+	/* As in tgc_return_all: a worker may have died meanwhile. */
+	if (large->agreed != tgc_rpc_reconnects())
+		give_back_all(large);
 	tgc_large_unlock();
 }

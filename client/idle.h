@@ -13,7 +13,13 @@ void tgc_large_unlock(void);
 void tgc_idle_add(struct tgc_cache *large, struct tgc_span *span);
 void tgc_idle_remove(struct tgc_cache *large, struct tgc_span *span);
 
-/* One that has room for n_pages and does not waste more than a quarter, of those of its length the one freed last; NULL. */
+/* So much longer than an object may its span be. */
+uint64_t tgc_idle_waste(uint64_t n_pages);
+
+/* The number of the list for spans of this length. */
+unsigned tgc_idle_list(uint64_t n_pages);
+
+/* One that has room for n_pages and does not waste more than that, of those of its length the one freed last; NULL. */
 struct tgc_span *tgc_idle_find(const struct tgc_cache *large, uint64_t n_pages,
 			       uint64_t align_pages);
 

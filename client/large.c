@@ -20,7 +20,7 @@
 
 #define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
 #define BATCH_LOG_MAX       8u
-#define BATCH_BYTES_MIN     (UINT64_C(1) << 20)
+#define BATCH_BYTES_MIN     (UINT64_C(512) << 10)
 #define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
 #define BATCH_PART          32u
 #define POPULATE_PAGES_MAX  4096u /* what is longer does not come cleared (daemon/backing.c) */
@@ -200,17 +200,15 @@ void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
 
 /* ---- malloc ---- */
 
-/* So many spans of this length are asked for at once.  From the third time on that it is the same, twice as many as before:
- * up to a megabyte, or up to 8 a small part of what the process has. */
+/* So many spans of this length are asked for at once.  From the third time on that it is about the same, twice as many as
+ * before: up to half a megabyte, or up to 8 a small part of what the process has. */
 static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
 {
-	struct tgc_supply *demand = &large->supply[0];
+	struct tgc_supply *demand = &large->supply[tgc_idle_list(n_pages)];
 	uint64_t part = tgs_max(BATCH_BYTES_MIN / TGS_PAGE_SIZE, large->n_pages / BATCH_PART);
-	unsigned n;
+	unsigned n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
 
-	demand->batch = demand->unit == n_pages ? demand->batch + 1 : 0;
-	demand->unit = (uint32_t)n_pages;
-	n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
+	demand->batch++;
 	return (unsigned)tgs_max(
 		1, tgs_min(n, tgs_min(part, BATCH_BYTES_MAX / TGS_PAGE_SIZE) / n_pages));
 }
@@ -376,10 +374,10 @@ static inline void *use(const struct tgc_large_hint *hint)
 	return p;
 }
 
-/* The shortest that has room for n_pages, if it does not waste more than a quarter; of equals the one made last.  0: none. */
+/* The shortest that has room for n_pages, if it does not waste too much; of equals the one made last.  0: none. */
 static uint32_t best_hint(const struct tgc_large_hints *hints, uint64_t n_pages)
 {
-	uint64_t least = n_pages / 4 + 1;
+	uint64_t least = tgc_idle_waste(n_pages) + 1;
 	uint32_t best = 0, i;
 
 	for (i = hints->n; i > 0 && least > 0; i--) {

@@ -103,10 +103,14 @@ TG_API void *tg_realloc(void *object, size_t size)
 		if (p)
 			return p;
 	}
-	p = tg_malloc(size);
+	old_size = tgs_object_size(&tgc_heap, &found);
+	p = NULL;
+	if (size > TGS_SMALL_MAX && size > old_size)
+		p = tg_malloc(tgc_large_grown(size));
+	if (!p)
+		p = tg_malloc(size);
 	if (!p)
 		return NULL;
-	old_size = tgs_object_size(&tgc_heap, &found);
 	memcpy(p, object, old_size < size ? old_size : size);
 	tg_free(object);
 	return p;

@@ -1,7 +1,8 @@
-/* prefetch.c - one request for spans that a thread has sent and does not wait for.
+/* prefetch.c - requests for spans that a thread has sent and does not wait for.
  *
  * The reply is read by whichever thread next waits for one of its own, so what it brings is only noted in the cache
- * (under the connection's lock) and put in its place by the cache's own thread.  One at a time for each cache.
+ * (under the connection's lock) and put in its place by the cache's own thread.  One at a time for each class, and some for
+ * each cache.
  */
 #include "client/prefetch.h"
 
@@ -28,18 +29,59 @@ static void note(struct tgc_post *post, const Tgd__Reply *reply)
 	if (!reply || reply->error != 0 || reply->body_case != TGD__REPLY__BODY_SPANS)
 		return;
 	for (i = 0; i < reply->spans->n_spans && i < TGC_PREFETCH_MAX; i++) {
-		prefetch->grants[prefetch->n].page = reply->spans->spans[i]->page;
-		prefetch->grants[prefetch->n++].zero = reply->spans->spans[i]->zero;
+		const Tgd__SpanGrant *grant = reply->spans->spans[i];
+
+		prefetch->grants[prefetch->n++] = 2 * grant->page + (grant->zero ? 1 : 0);
 	}
+}
+
+/* What was asked for of a class.  NULL: nothing. */
+static struct tgc_prefetch *find(struct tgc_cache *cache, unsigned class)
+{
+	unsigned i;
+
+	for (i = 0; i < TGC_PREFETCHES; i++) {
+		if (cache->prefetch[i].class == class)
+			return &cache->prefetch[i];
+	}
+	return NULL;
+}
+
+/* Waits for it, if need be. */
+static void take(struct tgc_cache *cache, struct tgc_prefetch *prefetch)
+{
+	unsigned class = prefetch->class;
+	size_t i;
+
+	tgc_rpc_begin();
+	tgc_rpc_collect(&prefetch->post);
+	tgc_rpc_end();
+	prefetch->class = 0;
+	for (i = 0; i < prefetch->n; i++) {
+		if (prefetch->grants[i] / 2 < tgc_heap.geometry.n_pages)
+			tgc_span_add(cache, prefetch->grants[i] / 2, class,
+				     tgs_classes[class].n_pages, prefetch->grants[i] % 2);
+	}
+}
+
+/* The place of what was asked for longest ago: most likely it has come, and nobody needed it. */
+static struct tgc_prefetch *make_place(struct tgc_cache *cache)
+{
+	struct tgc_prefetch *oldest = &cache->prefetch[cache->n_prefetches++ % TGC_PREFETCHES];
+
+	if (oldest->class != 0)
+		take(cache, oldest);
+	return oldest;
 }
 
 void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count)
 {
-	struct tgc_prefetch *prefetch = &cache->prefetch;
+	struct tgc_prefetch *prefetch;
 	struct tgc_get_spans get;
 
-	if (prefetch->class != 0)
+	if (find(cache, class))
 		return;
+	prefetch = make_place(cache);
 	prefetch->post.take = note;
 	prefetch->n = 0;
 	tgc_rpc_begin();
@@ -52,27 +94,20 @@ void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count)
 
 void tgc_prefetch_settle(struct tgc_cache *cache)
 {
-	struct tgc_prefetch *prefetch = &cache->prefetch;
-	unsigned class = prefetch->class;
-	size_t i;
+	unsigned i;
 
-	if (class == 0)
-		return;
-	tgc_rpc_begin();
-	tgc_rpc_collect(&prefetch->post);
-	tgc_rpc_end();
-	prefetch->class = 0;
-	for (i = 0; i < prefetch->n; i++) {
-		if (prefetch->grants[i].page < tgc_heap.geometry.n_pages)
-			tgc_span_add(cache, prefetch->grants[i].page, class,
-				     tgs_classes[class].n_pages, prefetch->grants[i].zero);
+	for (i = 0; i < TGC_PREFETCHES; i++) {
+		if (cache->prefetch[i].class != 0)
+			take(cache, &cache->prefetch[i]);
 	}
 }
 
 bool tgc_prefetch_take(struct tgc_cache *cache, unsigned class)
 {
-	if (cache->prefetch.class != class)
+	struct tgc_prefetch *prefetch = find(cache, class);
+
+	if (!prefetch)
 		return false;
-	tgc_prefetch_settle(cache);
-	return cache->prefetch.n != 0;
+	take(cache, prefetch);
+	return prefetch->n != 0;
 }

@@ -14,7 +14,8 @@ struct tgc_get_spans {
 Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned class,
 			    unsigned count);
 
-/* Asks for spans and goes on.  Does nothing if the cache has already asked for some, or if there is no connection. */
+/* Asks for spans and goes on.  Does nothing if the cache has already asked for some of the class, or if there is no
+ * connection. */
 void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count);
 
 /* Takes what was asked for, waiting for it if need be.  False: nothing was, for this class, or it was refused. */
@@ -25,3 +26,6 @@ void tgc_prefetch_settle(struct tgc_cache *cache);
 
 /* first.c: a span of each of the usual classes, for the calling thread. */
 void tgc_first_spans(void);
+
+/* The thread is about to ask for the first span of a class.  After some times it gets one of each that it has none of. */
+void tgc_first_of_class(struct tgc_cache *cache);

@@ -26,12 +26,13 @@
 #define BATCH_FEW_PART   4u    /* ... more when there are so many times as many, ... */
 #define BATCH_FEW_PAGES  1024u /* ... or when the thread has so many pages for each */
 #define AHEAD_CLASS_PART 32u
-#define PREFETCH_LOG_MIN 4u /* demand that has doubled four times lasts */
-#define PUT_MAX          128u
-#define HOARD_MS         1000u
-#define HOARD_BYTES_MAX  (UINT64_C(256) << 20)
-#define YIELD_PAGES_MIN  128u
-#define STILL_LOOKS      4u /* of as many during the growth by an eighth */
+#define PREFETCH_LOG_MIN \
+	2u /* demand that has doubled twice may last: the next span is asked for ahead */
+#define PUT_MAX         128u
+#define HOARD_MS        1000u
+#define HOARD_BYTES_MAX (UINT64_C(256) << 20)
+#define YIELD_PAGES_MIN 128u
+#define STILL_LOOKS     4u /* of as many during the growth by an eighth */
 
 /* So many bytes may be asked for at once. */
 static uint64_t batch_bytes(const struct tgc_cache *cache)
@@ -201,6 +202,11 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	}
 	n = batch_size(cache, class);
 	note_still(cache, class, n);
+	if (supply->n_spans == 0) {
+		tgc_first_of_class(cache);
+		if (supply->head)
+			return 0;
+	}
 	yield_empty(cache);
 	r = get_spans(cache, class, n);
 	if (r == -ENOMEM) {
@@ -263,8 +269,10 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class))
+	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class)) {
+		yield_empty(cache);
 		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
+	}
 	if (supply->current->fresh)
 		tgc_populate(tgc_span_page(supply->current), tgs_classes[class].n_pages);
 	supply->current->fresh = false;
@@ -321,6 +329,7 @@ static void give_back_all(struct tgc_cache *cache)
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)
 			break;
 	}
+	tgc_rpc_settle(cache->slot_id, cache->n_spans);
 }
 
 void tgc_return_all(struct tgc_cache *cache)

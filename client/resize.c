@@ -27,16 +27,26 @@ static int resize(struct tgc_cache *cache, uint64_t page, uint64_t n_pages)
 	return r;
 }
 
-/* Can, and may, the pages behind the span be had? */
+/* Can, and may, the pages behind the span be had?  That another span begins there the page map tells; that they lie inside of
+ * one, only the daemon knows. */
 static bool may_resize(uint64_t page, uint64_t have, uint64_t want)
 {
-	if (want > tgc_heap.geometry.n_pages)
+	if (want > tgc_heap.geometry.n_pages - page || tgs_page_entry(&tgc_heap, page + have) != 0)
 		return false;
 	return !tgc_pages_usable || tgc_pages_usable(page + have, want - have);
 }
 
-/* In place: when it fits without wasting a quarter, or when the daemon can lengthen or shorten the span where it is.
- * One that grows gets an eighth more than it asked for, if it can be had, since it will likely grow again. */
+/* What grows will likely grow again, and to ask the daemon costs more than to copy some pages. */
+size_t tgc_large_grown(size_t size)
+{
+	uint64_t n_pages = (size - 1) / TGS_PAGE_SIZE + 1;
+
+	if (n_pages > tgc_heap.geometry.n_pages)
+		return size;
+	return (n_pages + tgc_idle_waste(n_pages)) << TGS_PAGE_SHIFT;
+}
+
+/* In place: when it fits without wasting too much, or when the daemon can lengthen or shorten the span where it is. */
 void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 {
 	uint64_t n_pages = size / TGS_PAGE_SIZE + (size % TGS_PAGE_SIZE != 0);
@@ -54,7 +64,7 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 	}
 	span = tgc_span_record(page);
 	have = span->n_pages;
-	if (n_pages < have && have - n_pages > n_pages / 4) {
+	if (n_pages < have && have - n_pages > tgc_idle_waste(n_pages)) {
 		/* What is to go is given up before we ask: the daemon may take it although its answer never comes, and
 		 * then what the page map says must not be believed. */
 		tgc_count(&cache->n_pages, n_pages - have);
@@ -65,14 +75,8 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size)
 			atomic_fetch_and_explicit(&tgc_heap.records[page].flags,
 						  ~TGS_RECORD_SHORTER, memory_order_relaxed);
 	} else if (n_pages > have) {
-		want = n_pages;
-		if (n_pages > 16 && n_pages < UINT64_C(1) << 28)
-			want += n_pages / 8;
+		want = tgc_large_grown(size) >> TGS_PAGE_SHIFT;
 		r = may_resize(page, have, want) ? resize(cache, page, want) : -ENOMEM;
-		if (r < 0 && want != n_pages) {
-			want = n_pages;
-			r = resize(cache, page, want);
-		}
 		if (r == 0) {
 			tgc_count(&cache->n_pages, want - have);
 			span->n_pages = (uint32_t)want;

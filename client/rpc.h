@@ -40,8 +40,12 @@ void tgc_rpc_collect(struct tgc_post *post);
 /* What the reply to the last failed call said. */
 const char *tgc_rpc_why(void);
 
-/* Takes spans out of our hands.  They must not be touched any more, whatever this returns. */
+/* Takes spans out of our hands.  They must not be touched any more, whatever this returns.  The answer is not waited for:
+ * what a daemon that dies meanwhile has not done is found by agreeing (client/agree.c), as after any lost answer. */
 int tgc_rpc_put_spans(uint32_t slot, uint64_t *pages, size_t n);
+
+/* Waits until the daemon has done all that.  `known`: spans that the slot is to have then. */
+void tgc_rpc_settle(uint32_t slot, uint64_t known);
 
 /* The first connection of this process: connects, says hello, attaches; the descriptors are the caller's.  Not locked. */
 int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd);

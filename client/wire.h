@@ -32,6 +32,8 @@ struct tgc_rpc {
 	int fds[TGP_FDS_MAX]; /* came with the last reply */
 	size_t n_fds;
 	size_t in_n, out_n;
+	unsigned
+		n_unheard; /* requests sent whose answers nobody waits for, since one was last waited for */
 	bool holds; /* requests wait in `out` for others to be sent with them */
 	uint8_t out[TGC_OUT_SIZE];
 	uint8_t in[TGC_IN_SIZE];

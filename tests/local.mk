@@ -98,6 +98,7 @@ tg_ctl_libs = %D%/libtgtest.la client/ctl/libtgctl.la $(tg_core_libs)
 %C%_unit_test_report_LDADD = $(tg_ctl_libs)
 
 tg_integration_tests = \
+	%D%/integration/test_ahead \
 	%D%/integration/test_alloc \
 	%D%/integration/test_attach \
 	%D%/integration/test_badfree \

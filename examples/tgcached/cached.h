@@ -53,4 +53,6 @@ void table_stats(const struct table *t, uint64_t ret_stats[N_STATS]);
 int64_t cached_now_ms(void); /* since boot: the same in all processes, and nobody sets it back */
 /* A number as memcached reads it: after it a blank and anything may come. */
 bool cached_number(const char *s, uint64_t *ret_value);
+/* When an item dies.  0: never; negative: at once; up to 30 days: from now; more: since 1970.  False: no number. */
+bool cached_expiry(const char *word, int64_t *ret_ms);
 int cached_worker(int listen_fd, int n_workers); /* until SIGTERM; returns the exit status */

@@ -70,6 +70,21 @@ bool cached_number(const char *s, uint64_t *ret_value)
 	return (int64_t)*ret_value >= 0 || !memchr(s, '-', (size_t)(end - s));
 }
 
+bool cached_expiry(const char *word, int64_t *ret_ms)
+{
+	bool past = word[0] == '-';
+	uint64_t s, now = (uint64_t)time(NULL);
+
+	if (!cached_number(word + past, &s) || s > INT64_MAX)
+		return false;
+	past = (past && s) || (s > 30 * 24 * 3600 && s <= now);
+	s -= s > 30 * 24 * 3600 && !past ? now : 0;
+	*ret_ms = past; /* 1 is long ago */
+	if (!past && s)
+		*ret_ms = cached_now_ms() + (int64_t)(s < UINT32_MAX ? s : UINT32_MAX) * 1000;
+	return true;
+}
+
 /* FNV-1a, then mixed so that all bits depend on all of the key. */
 static uint64_t hash_of(const char *key, size_t n)
 {

@@ -48,22 +48,6 @@ static time_t started;
 static int threads, n_conns;
 static uint64_t n_steps, n_steps_before;
 
-/* 0: never; negative: at once; up to 30 days: from now; more: since 1970. */
-static bool expiry(const char *word, int64_t *ret_ms)
-{
-	bool past = word[0] == '-';
-	uint64_t s, now = (uint64_t)time(NULL);
-
-	if (!cached_number(word + past, &s) || s > INT64_MAX)
-		return false;
-	past = (past && s) || (s > 30 * 24 * 3600 && s <= now);
-	s -= s > 30 * 24 * 3600 && !past ? now : 0;
-	*ret_ms = past; /* 1 is long ago */
-	if (!past && s)
-		*ret_ms = cached_now_ms() + (int64_t)(s < UINT32_MAX ? s : UINT32_MAX) * 1000;
-	return true;
-}
-
 static struct item *get_item(void *arg, struct item *old)
 {
 	struct conn *c = arg;
@@ -113,7 +97,7 @@ static const char *do_get(struct conn *c)
 {
 	int first = c->words[0][1] == 'a' ? 2 : 1;
 
-	if (c->next_key == 0 && first == 2 && !expiry(c->words[1], &c->expires_ms))
+	if (c->next_key == 0 && first == 2 && !cached_expiry(c->words[1], &c->expires_ms))
 		return BAD_TIME;
 	for (int i = first; c->next_key == 0 && i < c->n_words; i++) {
 		if (strlen(c->words[i]) > KEY_LEN_MAX)
@@ -145,7 +129,9 @@ static struct item *touch_item(void *arg, struct item *old)
 {
 	struct conn *c = arg;
 
-	c->answer = !expiry(c->words[2], &c->expires_ms) ? BAD_TIME : old ? "TOUCHED" : "NOT_FOUND";
+	c->answer = !cached_expiry(c->words[2], &c->expires_ms) ? BAD_TIME
+		    : old                                       ? "TOUCHED"
+								: "NOT_FOUND";
 	if (c->answer[0] == 'T')
 		old->expires_ms = c->expires_ms;
 	return old;
@@ -219,7 +205,7 @@ static const char *do_store(struct conn *c)
 	char **w = c->words;
 	uint64_t n;
 
-	if (!cached_number(w[2], &c->flags) || !expiry(w[3], &c->expires_ms) ||
+	if (!cached_number(w[2], &c->flags) || !cached_expiry(w[3], &c->expires_ms) ||
 	    !cached_number(w[4], &n) || n > INT32_MAX - 2 ||
 	    (c->command->how == CAS && !cached_number(w[5], &c->number)))
 		return BAD_FORMAT;
@@ -256,7 +242,7 @@ static const char *do_flush(struct conn *c)
 {
 	int64_t at_ms = 0;
 
-	if (c->n_words > 1 + c->noreply && !expiry(c->words[1], &at_ms))
+	if (c->n_words > 1 + c->noreply && !cached_expiry(c->words[1], &at_ms))
 		return BAD_TIME;
 	table_flush(table, at_ms - cached_now_ms());
 	return "OK";
@@ -407,6 +393,20 @@ static bool receive(struct conn *c, int fd)
 	return n >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
+/* False: the connection has failed. */
+static bool transmit(struct conn *c, int fd)
+{
+	struct evbuffer_iovec piece;
+	ssize_t n = 1;
+
+	while (n > 0 && evbuffer_get_length(c->out)) {
+		evbuffer_peek(c->out, -1, NULL, &piece, 1);
+		n = send(fd, piece.iov_base, piece.iov_len, 0);
+		evbuffer_drain(c->out, n > 0 ? (size_t)n : 0);
+	}
+	return n >= 0 || errno == EAGAIN || errno == EINTR;
+}
+
 static void on_ready(evutil_socket_t fd, short what, void *arg)
 {
 	struct conn *c = arg;
@@ -415,8 +415,7 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 
 	while (ok && !c->closing && more && evbuffer_get_length(c->out) <= OUT_HIGH)
 		more = step(c);
-	if (ok && evbuffer_get_length(c->out) && evbuffer_write(c->out, fd) < 0)
-		ok = errno == EAGAIN || errno == EINTR;
+	ok = ok && transmit(c, fd);
 	waiting = evbuffer_get_length(c->out);
 	more |= c->next_key != 0;
 	if (!ok || (waiting == 0 && (c->closing || (c->ended && !more)))) {

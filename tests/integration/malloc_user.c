@@ -377,6 +377,26 @@ static void on_heap(void)
 	free(seen);
 }
 
+/* One object of each of some classes that few programs use. */
+static void unusual(unsigned n)
+{
+	static const size_t bytes[] = {48 + 1, 128 + 16, 192, 224, 240, 256, 320, 352, 384};
+	unsigned i;
+
+	for (i = 0; i < n; i++)
+		EXPECT(in_heap(see(malloc(bytes[i]))));
+}
+
+static void few_classes(void)
+{
+	unusual(3);
+}
+
+static void many_classes(void)
+{
+	unusual(9);
+}
+
 static void not_on_heap(void)
 {
 	void *p = see(malloc(100));
@@ -409,6 +429,8 @@ static const struct {
 	{"double-free", double_free},
 	{"daemon-dies", daemon_dies},
 	{"on-heap", on_heap},
+	{"few-classes", few_classes},
+	{"many-classes", many_classes},
 	{"not-on-heap", not_on_heap},
 };
 

@@ -67,6 +67,15 @@ static void first_spans(void)
 	CU_ASSERT_EQUAL(tgt_status("peak_span_bytes"), 18 * 8192);
 }
 
+/* All up to 4 KiB, once it shows that the program needs more than the usual ones. */
+static void other_spans(void)
+{
+	tell(MALLOC_USER, "few-classes");
+	CU_ASSERT(tgt_status("peak_span_bytes") < 24 * 8192);
+	tell(MALLOC_USER, "many-classes");
+	CU_ASSERT(tgt_status("peak_span_bytes") > 40 * 8192);
+}
+
 static void set_up_small(void)
 {
 	static const char *const args[] = {"--limit", "64M", NULL};
@@ -137,6 +146,7 @@ static CU_TestInfo malloc_tests[] = {
 	{"absurd sizes are ENOMEM in every function", errors},
 	{"malloc and free that succeed leave errno alone", errno_stays},
 	{"a program starts with a span of each usual class", first_spans},
+	{"one that needs others gets a span of each", other_spans},
 	{"480 threads that come and go leave no more caches than ran at once", threads},
 	{"threads cancelled inside malloc leave no lock behind", cancelled},
 	{"a double free is named and aborts", double_free},

@@ -94,6 +94,26 @@ static void test_a_large_object_grows_step_by_step(void)
 	tg_free(p);
 }
 
+/* They lie in each other's way, so they have to move, and each move makes room for some growth. */
+static void test_objects_that_grow_side_by_side_ask_seldom(void)
+{
+	uint64_t messages = tgt_stats().messages;
+	void *p[4] = {NULL};
+	size_t size;
+	unsigned i;
+
+	for (size = 40000; size < (size_t)4 << 20; size += size / 8) {
+		for (i = 0; i < 4; i++) {
+			p[i] = tg_realloc(p[i], size);
+			CU_ASSERT_PTR_NOT_NULL_FATAL(p[i]);
+		}
+	}
+	/* 40 steps of each. */
+	CU_ASSERT(tgt_stats().messages - messages < 4 * 40 / 2);
+	for (i = 0; i < 4; i++)
+		tg_free(p[i]);
+}
+
 static void test_null_and_zero(void)
 {
 	void *p = tg_realloc(NULL, 100);
@@ -167,6 +187,8 @@ int main(void)
 		{"A shrunk object gives its room back", test_a_shrunk_object_gives_its_room_back},
 		{"A large object grows in place, asking seldom",
 		 test_a_large_object_grows_step_by_step},
+		{"Objects that grow side by side ask seldom",
+		 test_objects_that_grow_side_by_side_ask_seldom},
 		{"realloc of NULL allocates, to 0 bytes frees", test_null_and_zero},
 		{"A refused realloc keeps the object as it is",
 		 test_a_refused_realloc_keeps_the_object},
