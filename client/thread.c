@@ -140,12 +140,15 @@ static int open_slot(struct tgc_cache *cache)
 	return r;
 }
 
-static struct tgc_cache *pop_idle(void)
+/* `bare`: only one without a slot, and so without anything of a thread that has ended. */
+static struct tgc_cache *pop_idle(bool bare)
 {
 	struct tgc_cache *cache;
 
 	pthread_mutex_lock(&tgc_process->lock);
 	cache = tgc_process->idle;
+	if (cache && bare && cache->slot_id != 0)
+		cache = NULL;
 	if (cache) {
 		tgc_process->idle = cache->next_idle;
 		tgc_process->idle_pages -= cache->empty_pages;
@@ -157,9 +160,11 @@ static struct tgc_cache *pop_idle(void)
 
 struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
 {
-	struct tgc_cache *cache = reuse ? reuse : tgc_wiped_alloc(sizeof(*cache));
+	struct tgc_cache *cache = reuse ? reuse : pop_idle(true);
 	int r;
 
+	if (!cache)
+		cache = tgc_wiped_alloc(sizeof(*cache));
 	if (!cache)
 		return NULL;
 	list_cache(cache);
@@ -191,7 +196,7 @@ struct tgc_cache *tgc_cache_get(void)
 	}
 	/* A cache of this thread that was wiped (fork) or emptied (detach) is used again. */
 	fresh = cache == tgc_no_cache();
-	cache = tgc_cache_open(fresh ? pop_idle() : cache);
+	cache = tgc_cache_open(fresh ? pop_idle(false) : cache);
 	if (!cache)
 		return NULL;
 	tgc_cache = cache;

@@ -37,6 +37,19 @@ static unsigned count_maps(void)
 	return n;
 }
 
+/* Bytes of addresses in use. */
+static unsigned long long address_bytes(void)
+{
+	FILE *statm = fopen("/proc/self/statm", "re");
+	unsigned long long pages = 0;
+
+	if (statm != NULL && fscanf(statm, "%llu", &pages) != 1)
+		pages = 0;
+	if (statm != NULL)
+		fclose(statm);
+	return pages * 4096;
+}
+
 static unsigned count_fds(void)
 {
 	DIR *dir = opendir("/proc/self/fd");
@@ -143,17 +156,21 @@ static bool cycle(unsigned i)
 static void test_ten_thousand_cycles(void)
 {
 	unsigned n = tgt_scaled(CYCLES), i, maps, fds;
+	unsigned long long bytes;
 
 	for (i = 0; i < 10 && cycle(i); i++)
 		;
 	maps = count_maps();
 	fds = count_fds();
+	bytes = address_bytes();
 	for (i = 0; i < n && cycle(i); i++)
 		;
 	CU_ASSERT_EQUAL(i, n);
 	/* A leak would show n times; the C library or a sanitizer may map some of its own. */
 	CU_ASSERT(count_maps() <= maps + 16);
 	CU_ASSERT_EQUAL(count_fds(), fds);
+	/* Neighbours in memory are one mapping, however many there are. */
+	CU_ASSERT(tgt_has_sanitizer() || address_bytes() <= bytes + (32u << 20));
 	CU_ASSERT(tgt_wait_at_most("clients", 0));
 	CU_ASSERT(tgt_wait_at_most("slots", 0));
 	CU_ASSERT(tgt_wait_at_most("span_bytes", 0));
