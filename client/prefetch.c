@@ -74,13 +74,16 @@ static struct tgc_prefetch *make_place(struct tgc_cache *cache)
 	return oldest;
 }
 
+bool tgc_prefetch_asked(struct tgc_cache *cache, unsigned class)
+{
+	return find(cache, class) != NULL;
+}
+
 void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count)
 {
 	struct tgc_prefetch *prefetch;
 	struct tgc_get_spans get;
 
-	if (find(cache, class))
-		return;
 	prefetch = make_place(cache);
 	prefetch->post.take = note;
 	prefetch->n = 0;

@@ -14,8 +14,10 @@ struct tgc_get_spans {
 Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned class,
 			    unsigned count);
 
-/* Asks for spans and goes on.  Does nothing if the cache has already asked for some of the class, or if there is no
- * connection. */
+/* Has the cache asked for spans of the class that it has not taken yet? */
+bool tgc_prefetch_asked(struct tgc_cache *cache, unsigned class);
+
+/* If not: asks for some and goes on.  Does nothing if there is no connection. */
 void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count);
 
 /* Takes what was asked for, waiting for it if need be.  False: nothing was, for this class, or it was refused. */

@@ -188,6 +188,13 @@ static void yield_empty(struct tgc_cache *cache)
 	}
 }
 
+/* `count` spans of the class are about to be asked for. */
+static void make_room(struct tgc_cache *cache, unsigned class, unsigned count)
+{
+	note_still(cache, class, count);
+	yield_empty(cache);
+}
+
 /* From the daemon: what was asked for ahead of need, or now.  0 or -errno. */
 static int fetch(struct tgc_cache *cache, unsigned class)
 {
@@ -200,14 +207,13 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 			supply->batch++;
 		return 0;
 	}
-	n = batch_size(cache, class);
-	note_still(cache, class, n);
 	if (supply->n_spans == 0) {
 		tgc_first_of_class(cache);
 		if (supply->head)
 			return 0;
 	}
-	yield_empty(cache);
+	n = batch_size(cache, class);
+	make_room(cache, class, n);
 	r = get_spans(cache, class, n);
 	if (r == -ENOMEM) {
 		/* What we hoard may be what is missing. */
@@ -269,8 +275,9 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class)) {
-		yield_empty(cache);
+	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class) &&
+	    !tgc_prefetch_asked(cache, class)) {
+		make_room(cache, class, ahead_size(cache, class));
 		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
 	}
 	if (supply->current->fresh)

@@ -29,8 +29,8 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/runner.h \
 	%D%/support/stress.c \
 	%D%/support/stress.h \
-	%D%/support/takeover.h \
 	%D%/support/taken.h \
+	%D%/support/takeover.h \
 	%D%/support/things.c \
 	%D%/support/things.h
 %C%_libtgtest_la_CPPFLAGS = $(AM_CPPFLAGS) $(CUNIT_CFLAGS)

@@ -205,7 +205,8 @@ static void test_frees_are_paid_by_later_frees(void)
 	/* It was not asked for each of them. */
 	CU_ASSERT(tgt_stats().messages < messages + N / 4);
 	memory(true);
-	for (; i < N && tgt_stats().pending_frees >= N / 2; i++) {
+	/* An owed free has not begun, a buffered one counts as done. */
+	for (; i < N && tgt_check_number("objects") > N / 2; i++) {
 		tg_free(objects[i]);
 		(void)poll(NULL, 0, 1);
 	}
