@@ -251,7 +251,7 @@ TG_API void tg_free(void *object)
 		return;
 	}
 	bin = TGC_LOAD(own->bin);
-	if (TGS_UNLIKELY(!tgc_has_bin(cache, bin))) {
+	if (TGS_UNLIKELY(bin->cache != cache)) {
 		free_special(object);
 		return;
 	}

@@ -283,6 +283,7 @@ void tgc_bins_init(struct tgc_cache *cache)
 		struct tgc_bin *bin = &cache->bins[class];
 		bool tiny = class == TGS_CLASS_TINY;
 
+		bin->cache = cache;
 		bin->size = tiny ? 16 : tgs_classes[class].size;
 		bin->top = bin->bottom = cache->hints[class].at;
 		tgc_hints_reset(cache, class);

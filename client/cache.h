@@ -90,7 +90,8 @@ struct tgc_bin {
 	};
 	uint8_t *address; /* of the unit's slot 0 */
 	uint32_t size;    /* bytes of a slot; tiny: of a block */
-	uint32_t reserved[3];
+	uint32_t reserved;
+	struct tgc_cache *cache;
 };
 _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
 
@@ -205,20 +206,13 @@ struct tgc_cache {
 	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
 };
 
-/* Is this one of the cache's bins?  That is asked of the address alone: another thread's bins change with each of its
- * mallocs and frees, and a look at one would cost both threads a cache line. */
-static inline bool tgc_has_bin(const struct tgc_cache *cache, const struct tgc_bin *bin)
-{
-	return (uintptr_t)bin - (uintptr_t)cache < sizeof(*cache);
-}
-
 /* Has this cache taken in the span in which p lies?  One that the map says is the slot's may still be on the way to it. */
 static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 {
 	const struct tgc_own *own = tgc_own_of(p);
 
 	return (uintptr_t)p - TGC_LOAD(own->start) < TGC_LOAD(own->bytes) &&
-	       tgc_has_bin(cache, TGC_LOAD(own->bin));
+	       TGC_LOAD(own->bin)->cache == cache;
 }
 
 /* Milliseconds on a clock that costs next to nothing and is some milliseconds late; for differences. */
