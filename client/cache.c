@@ -36,7 +36,8 @@ static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_
 
 	if (class == TGS_CLASS_TINY)
 		return tgc_tiny_free_blocks(cache, page, unit);
-	return ~tgs_taken_bits(&tgc_heap, info->kind, page, unit) &
+	return ~tgs_taken_first(&tgc_heap, info->kind, page, unit,
+				(unsigned)tgs_min(info->n_slots - unit * 64, 64)) &
 	       tgs_unit_mask(info->n_slots, unit);
 }
 

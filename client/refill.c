@@ -296,14 +296,21 @@ static uint64_t hoard_pages_max(void)
 void tgc_return_some(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint32_t keep = 2 * batch_size(cache, class);
 	uint64_t hoard = hoard_pages_max();
-	uint32_t over, now;
+	bool much = cache->empty_pages > hoard;
+	uint32_t keep, over, now = 0;
 
+	/* Whatever costs least is asked first: spans become empty all the time. */
+	if (!much) {
+		now = tgc_coarse_ms();
+		if (now - supply->since < HOARD_MS)
+			return;
+	}
+	keep = 2 * batch_size(cache, class);
 	if (supply->n_empty <= keep)
 		return;
 	over = supply->n_empty - keep;
-	if (cache->empty_pages > hoard) {
+	if (much) {
 		/* A quarter below the bound, or the next span that becomes empty would be the next message. */
 		hoard = cache->empty_pages - (hoard - hoard / 4);
 		(void)put_empty(
@@ -311,9 +318,6 @@ void tgc_return_some(struct tgc_cache *cache, unsigned class)
 			(uint32_t)tgs_min(over + keep / 2, hoard / tgs_classes[class].n_pages + 1));
 		return;
 	}
-	now = tgc_coarse_ms();
-	if (now - supply->since < HOARD_MS)
-		return;
 	/* The first look after a quiet time starts the second in which the least is taken. */
 	if (now - supply->since < 2 * HOARD_MS)
 		(void)put_empty(cache, class, (uint32_t)tgs_min(supply->low, over));

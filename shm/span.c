@@ -39,7 +39,8 @@ static uint64_t gather(const tgs_taken *bytes)
 }
 _Static_assert(TGS_TAKEN == 1, "the lowest bit");
 
-uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+uint64_t tgs_taken_first(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+			 unsigned n_slots)
 {
 	const tgs_taken *bytes;
 	uint64_t bits = 0;
@@ -49,9 +50,14 @@ uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t pag
 		return atomic_load_explicit(&heap->tiny_taken[page].taken[unit],
 					    memory_order_acquire);
 	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
-	for (i = 0; i < 8; i++)
-		bits |= gather(bytes + 8 * i) << 8 * i;
+	for (i = 0; i < n_slots; i += 8)
+		bits |= gather(bytes + i) << i;
 	return bits;
+}
+
+uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+{
+	return tgs_taken_first(heap, kind, page, unit, 64);
 }
 
 uint64_t tgs_taken_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,

@@ -56,6 +56,10 @@ static inline tgs_taken *tgs_taken_bytes(const struct tgs_heap *heap, unsigned k
 /* Which objects of a unit are taken.  Acquire. */
 uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit);
 
+/* The same, looking only at so many slots of it, or some more. */
+uint64_t tgs_taken_first(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+			 unsigned n_slots);
+
 /* Those that are taken among `bits` are not any more: returned.  By whoever alone may write them, or for large objects, of
  * which of several that do so at once one gets it. */
 uint64_t tgs_taken_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
