@@ -13,7 +13,6 @@
 /* Of a class, so much may lie in spans that could go back: at first, and at most. */
 #define HINT_BYTES     (UINT64_C(256) << 10)
 #define HINT_BYTES_MAX (UINT64_C(2) << 20)
-#define HINTS          64u
 
 static struct tgc_cache no_cache;
 __thread struct tgc_cache *tgc_cache = &no_cache;
@@ -220,15 +219,32 @@ void tgc_slot_freed(struct tgc_cache *cache, uint64_t page, uint32_t index)
 	tgc_span_freed(cache, span, index / 64, UINT64_C(1) << index % 64);
 }
 
-static void set_limit(struct tgc_bin *bin, uint64_t n, uint64_t bytes)
+static void move_hints(struct tgc_bin *bin, struct tgc_hint *to)
 {
-	n = tgs_min(n, tgs_max(2, bytes / bin->size));
-	bin->limit = bin->bottom + tgs_min(n, TGC_HINTS_MAX);
+	uint64_t n = (uint64_t)(bin->top - bin->bottom);
+
+	memcpy(to + 1, bin->bottom + 1, n * sizeof(*to));
+	bin->bottom = to;
+	bin->top = to + n;
+}
+
+/* There is room for so many hints, as far as they do not stand for more than so many bytes. */
+static void set_limit(struct tgc_cache *cache, struct tgc_bin *bin, uint64_t n, uint64_t bytes)
+{
+	unsigned class = (unsigned)(bin - cache->bins);
+
+	n = tgs_min(tgs_min(n, tgs_max(2, bytes / bin->size)), TGC_HINTS_MAX);
+	if (n > TGC_HINTS_FEW && bin->bottom == cache->few_hints[class].at)
+		move_hints(bin, cache->hints[class].at);
+	bin->limit = bin->bottom + n;
 }
 
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class)
 {
-	set_limit(&cache->bins[class], HINTS, HINT_BYTES);
+	struct tgc_bin *bin = &cache->bins[class];
+
+	bin->top = bin->bottom = cache->few_hints[class].at;
+	set_limit(cache, bin, TGC_HINTS_FEW, HINT_BYTES);
 }
 
 /* What was spilled is free for its span now. */
@@ -256,7 +272,7 @@ static __attribute__((noinline)) void spill_next(struct tgc_cache *cache, struct
 
 	settle_spilled(cache, class);
 	if (supply->full_free != bin->free || supply->full_address != bin->address)
-		set_limit(bin, 2 * (uint64_t)(bin->limit - bin->bottom), HINT_BYTES_MAX);
+		set_limit(cache, bin, 2 * (uint64_t)(bin->limit - bin->bottom), HINT_BYTES_MAX);
 	supply->full_free = bin->free;
 	supply->full_address = bin->address;
 	supply->spilled_unit = unit;
@@ -286,7 +302,6 @@ void tgc_bins_init(struct tgc_cache *cache)
 
 		bin->cache = cache;
 		bin->size = tiny ? 16 : tgs_classes[class].size;
-		bin->top = bin->bottom = cache->hints[class].at;
 		tgc_hints_reset(cache, class);
 	}
 }

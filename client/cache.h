@@ -65,9 +65,16 @@ struct tgc_hint {
 	uint8_t *p;
 };
 
-/* A class's hints: a stack, whose lowest entry is none.  Of a length that keeps the stacks of the classes, one behind the
- * other, from beginning in the same sets of the processor's cache. */
+/* A class's hints: a stack, whose lowest entry is none.  Most classes never need more than few, so those lie close together.
+ * Both are of lengths that keep the stacks of the classes, one behind the other, from beginning in the same sets of the
+ * processor's cache. */
+#define TGC_HINTS_FEW 67u
 #define TGC_HINTS_MAX 243u
+
+struct tgc_few_hints {
+	struct tgc_hint at[1 + TGC_HINTS_FEW];
+};
+_Static_assert(sizeof(struct tgc_few_hints) == 17 * 64, "an odd number of cache lines");
 
 struct tgc_hints {
 	struct tgc_hint at[1 + TGC_HINTS_MAX];
@@ -203,7 +210,8 @@ struct tgc_cache {
 	_Atomic uint64_t foreign_frees;
 	_Atomic uint64_t n_owed;
 	struct tgc_large_hints large;
-	_Alignas(64) struct tgc_hints hints[TGS_CLASSES_ALL];
+	_Alignas(64) struct tgc_few_hints few_hints[TGS_CLASSES_ALL];
+	struct tgc_hints hints[TGS_CLASSES_ALL];
 };
 
 /* Has this cache taken in the span in which p lies?  One that the map says is the slot's may still be on the way to it. */
@@ -264,7 +272,7 @@ void tgc_bins_init(struct tgc_cache *cache);
  * since the last. */
 void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, uintptr_t unit, uint8_t *p,
 		    uint32_t index);
-/* The hints that a class may have are few again. */
+/* The hints that a class may have are few again.  It has none. */
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 
 /* A list of spans: of one class, or of idle large ones (client/idle.c). */

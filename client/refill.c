@@ -27,7 +27,8 @@
 #define BATCH_FEW_PAGES  1024u /* ... or when the thread has so many pages for each */
 #define AHEAD_CLASS_PART 32u
 #define PREFETCH_LOG_MIN \
-	2u /* demand that has doubled twice may last: the next span is asked for ahead */
+	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
+#define PREFETCH_SPANS  8u /* ... but not while one more would be much */
 #define PUT_MAX         128u
 #define HOARD_MS        1000u
 #define HOARD_BYTES_MAX (UINT64_C(256) << 20)
@@ -275,8 +276,8 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class)
 		errno = tgc_alloc_errno(r);
 		return false;
 	}
-	if (supply->batch >= PREFETCH_LOG_MIN && wants_more(cache, class) &&
-	    !tgc_prefetch_asked(cache, class)) {
+	if (supply->batch >= PREFETCH_LOG_MIN && supply->n_spans >= PREFETCH_SPANS &&
+	    wants_more(cache, class) && !tgc_prefetch_asked(cache, class)) {
 		make_room(cache, class, ahead_size(cache, class));
 		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
 	}

@@ -327,8 +327,7 @@ struct tgs_tiny_more {
 
 /* A remote word: 32 objects, and a tag: thread slot and low bits of the sequence number of the step that wrote it last.
  * The objects are the high half of the first word of a unit and the low half of the second, so that the bits of all 64 lie
- * side by side and the owner's free can test with one load.  remote[0] is 16-aligned: bit 3 of a word's address is its
- * half. */
+ * side by side.  remote[0] is 16-aligned: bit 3 of a word's address is its half. */
 #define TGS_REMOTE_BITS_SHIFT(half) ((half) ? 0 : 32)
 #define TGS_REMOTE_SLOT_SHIFT(half) ((half) ? 32 : 0)
 #define TGS_REMOTE_SEQ_BITS         (32 - TGS_SLOT_BITS)

@@ -29,10 +29,12 @@ bool tgs_span_at(const struct tgs_heap *heap, uint64_t page, struct tgs_span *re
 	       ret_span->n_pages <= heap->geometry.n_pages - ret_span->page;
 }
 
+/* Eight of them, as who reads or marks many of them sees them. */
+typedef uint64_t __attribute__((may_alias)) eight;
+
 /* The lowest bits of eight bytes, side by side. */
 static uint64_t gather(const tgs_taken *bytes)
 {
-	typedef uint64_t __attribute__((may_alias)) eight;
 	uint64_t value = __atomic_load_n((const eight *)bytes, __ATOMIC_ACQUIRE);
 
 	return (value & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080) >> 56;
@@ -89,16 +91,18 @@ uint64_t tgs_taken_clear(const struct tgs_heap *heap, unsigned kind, uint64_t pa
 void tgs_taken_special(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
 		       uint64_t bits)
 {
-	tgs_taken *bytes;
+	eight *bytes;
 
 	if (kind == TGS_TINY)
 		return;
-	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
-	for (; bits != 0; bits &= bits - 1) {
-		tgs_taken *byte = &bytes[__builtin_ctzll(bits)];
+	bytes = (eight *)(tgs_taken_bytes(heap, kind, page) + unit * 64);
+	for (; bits != 0; bytes++, bits >>= 8) {
+		uint64_t mask = 0, some;
 
-		if (!(atomic_load_explicit(byte, memory_order_relaxed) & TGS_SPECIAL))
-			atomic_fetch_or_explicit(byte, TGS_SPECIAL, memory_order_seq_cst);
+		for (some = bits & 0xff; some != 0; some &= some - 1)
+			mask |= (uint64_t)TGS_SPECIAL << 8 * __builtin_ctzll(some);
+		if ((mask & ~__atomic_load_n(bytes, __ATOMIC_RELAXED)) != 0)
+			(void)__atomic_fetch_or(bytes, mask, __ATOMIC_SEQ_CST);
 	}
 }
 

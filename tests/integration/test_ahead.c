@@ -36,8 +36,10 @@ static void free_all(unsigned n)
 {
 	unsigned i;
 
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		tg_free(objects[i]);
+		objects[i] = NULL;
+	}
 }
 
 /* It is told to go on by SIGCONT. */
@@ -68,7 +70,7 @@ static void test_spans_go_back_without_waiting(void)
 	CU_ASSERT_EQUAL(tgt_stats().reconnects, 0);
 }
 
-/* When the third span is begun, which is the last one at hand then, a fourth is asked for. */
+/* When the eighth span is begun, which is the last one at hand then, a ninth is asked for. */
 static void test_spans_of_several_classes_come_ahead(void)
 {
 	static const unsigned sizes[] = {1024, 896, 768};
@@ -76,16 +78,17 @@ static void test_spans_of_several_classes_come_ahead(void)
 	unsigned i;
 
 	for (i = 0; i < 3; i++)
-		allocate(sizes[i], i * 32, i * 32 + 2 * (8192 / sizes[i]) + 1);
+		allocate(sizes[i], i * 100, i * 100 + 7 * (8192 / sizes[i]) + 1);
 	/* Answered after those. */
 	CU_ASSERT_EQUAL(tg_root_set("ahead", objects[0]), 0);
 	worker = stop_worker();
 	for (i = 0; i < 3; i++)
-		allocate(sizes[i], i * 32 + 2 * (8192 / sizes[i]) + 1, i * 32 + 32);
+		allocate(sizes[i], i * 100 + 7 * (8192 / sizes[i]) + 1,
+			 i * 100 + 8 * (8192 / sizes[i]) + 1);
 	CU_ASSERT_EQUAL(kill(worker, SIGCONT), 0);
 	CU_ASSERT_EQUAL(tgt_stats().reconnects, 0);
 	CU_ASSERT_EQUAL(tg_root_set("ahead", NULL), 0);
-	free_all(3 * 32);
+	free_all(3 * 100);
 }
 
 int main(void)
