@@ -1,7 +1,7 @@
-/* alloc.c - the hot paths: malloc takes a bit, free puts one back.  No lock, no system call, no message.
+/* alloc.c - the hot paths: malloc takes a slot, free puts one back.  No lock, no system call, no message.
  *
  * Small malloc: class by table, the slot freed last or the lowest bit of the class's word of free slots, one store into the
- * span's taken word.  Small free of an own object: the table of owned pages (client/own.h), slot index by reciprocal, the
+ * slot's taken byte.  Small free of an own object: the table of owned pages (client/own.h), slot index by reciprocal, the
  * checks that make a double free show, one store, a hint for the next malloc.  Tiny objects: the same with the 16 bits of
  * their block.  Everything else is in other files: tiny.c, large.c, foreign.c (objects of other threads and processes),
  * refill.c (no free slot at hand).

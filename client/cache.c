@@ -1,6 +1,6 @@
 /* cache.c - a thread cache's spans: which have room, which are empty, and the step from one unit of slots to the next.
  *
- * All of it is private memory and could be made again from the taken bits.  Lists are kept so that the next span with
+ * All of it is private memory and could be made again from what is taken.  Lists are kept so that the next span with
  * room is found at once: partly used ones at the head (they fill up first), empty ones at the tail (from there they go
  * back to the daemon).
  */
@@ -27,7 +27,7 @@ uint64_t tgc_span_page(const struct tgc_span *span)
 	return (uint64_t)(span - tgc_process->spans);
 }
 
-/* Slots of a unit that are free by the taken bits; of a group of blocks, for tiny spans. */
+/* Slots of a unit that are not taken; of a group of blocks, for tiny spans. */
 static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_t page,
 			  unsigned unit)
 {

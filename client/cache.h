@@ -1,14 +1,15 @@
 /* cache.h - what one thread keeps for itself: a slot, the spans that it owns, and for each class the free slots of one
  * unit of one of them, as a word of bits.
  *
- * malloc takes the lowest bit of that word; free puts a bit back into it, or notes that its span has room.  What is free
- * is known from the `taken` bits in shared memory alone; everything here could be rebuilt from them.
+ * malloc takes the slot freed last (a hint) or the lowest bit of that word; free makes a hint, or notes that the span has room.
+ * What is free is known from `taken` in shared memory alone; everything here could be rebuilt from it.
  *
  * A span is in one of these places: current of its class (bin->span), in the list of its class (it has room; partly used
  * ones at the head, empty ones at the tail), or in none (full).  All spans of a cache are also in `bucket`, by page
  * number, where the hints of foreign frees (dirty bits) lead.
  *
- * `used` counts slots (tiny: blocks) that are not free for this thread: those taken, and those in the bin's word.
+ * `used` counts slots (tiny: blocks) that are not free for this thread: those taken, those in the bin's word, hints,
+ * and those spilled and not settled yet.
  */
 #pragma once
 
@@ -139,7 +140,7 @@ struct tgc_large_hint {
 	_Atomic uint64_t sum; /* of its pages and those of all hints before it */
 };
 
-/* Those that this thread freed, the last one at the end: it alone takes them again, without a lock.  Their taken words are
+/* Those that this thread freed, the last one at the end: it alone takes them again, without a lock.  Their taken bytes are
  * clear, and that is all that anybody else need know.  hint[0] is none. */
 struct tgc_large_hints {
 	uint64_t entry; /* of the process's large spans in the page map, but for their length */
@@ -300,7 +301,7 @@ static inline void tgc_list_remove(struct tgc_supply *supply, struct tgc_span *s
 	span->next = span->prev = NULL;
 }
 
-/* Finds out from the taken bits which units of a span have room, after harvesting it. */
+/* Finds out from what is taken which units of a span have room, after harvesting it. */
 void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span);
 
 /* Slots `freed` of a unit (tiny: blocks of a group) are free now. */

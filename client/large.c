@@ -1,12 +1,12 @@
 /* large.c - objects over 32 KiB: a span each, held by one slot for the whole process.
  *
- * Any thread of the process may free any of them: what tells it that it was the one is the exchange of the taken word.  The
+ * Any thread of the process may free any of them: what tells it that it was the one is the exchange of the taken byte.  The
  * span then becomes one of the thread's hints, and the thread's next object of about its length takes it from there: no
  * lock, no message.  What is too much for the hints, published, or of a thread that has none goes the long way, under a
  * lock of the process (never in shared memory), to the spans that the process keeps (client/idle.c), and from there to the
  * daemon.  `tgc_process->large`, under the lock only, is a cache like a thread's, whose lists hold those.
  *
- * Hints and idle spans are private and decide nothing: their taken words are clear, a second free of one shows as any
+ * Hints and idle spans are private and decide nothing: their taken bytes are clear, a second free of one shows as any
  * double free, and what a killed process had of them is free.
  */
 #include <errno.h>

@@ -190,6 +190,39 @@ static void test_own_double_frees_are_counted(void)
 	}
 }
 
+/* More than there is room for hints: the rest gathers unit by unit. */
+static void test_double_frees_among_many_are_counted(void)
+{
+	static const size_t sizes[] = {8, 64, 1024};
+	static uint8_t *objects[2000];
+	unsigned i, k, n = TGS_ARRAY_LEN(objects);
+
+	for (k = 0; k < TGS_ARRAY_LEN(sizes); k++) {
+		for (i = 0; i < n; i++)
+			objects[i] = tg_malloc(sizes[k]);
+		for (i = 0; i < n; i++)
+			tg_free(objects[i]);
+		tg_free(objects[0]);
+		tg_free(objects[n / 2]);
+		tg_free(objects[n - 1]);
+		errors_are(3 * k + 3);
+		tgt_check(0);
+		/* No slot is there twice, and none was lost. */
+		for (i = 0; i < n; i++) {
+			objects[i] = tg_malloc(sizes[k]);
+			*objects[i] = (uint8_t)i;
+		}
+		tgt_check(n);
+		for (i = 0; i < n; i++) {
+			CU_ASSERT_EQUAL_FATAL(*objects[i], (uint8_t)i);
+			tg_free(objects[i]);
+		}
+		tgt_check(0);
+	}
+	CU_ASSERT_EQUAL(tg_trim(), 0);
+	CU_ASSERT_EQUAL(tgt_status("span_bytes"), 0);
+}
+
 static void test_invalid_frees_are_counted(void)
 {
 	char on_stack[64];
@@ -416,6 +449,8 @@ int main(void)
 	};
 	CU_TestInfo counting[] = {
 		{"Double frees are counted and change nothing", test_own_double_frees_are_counted},
+		{"Double frees among many are counted, and lose nothing",
+		 test_double_frees_among_many_are_counted},
 		{"Frees of what is no object are counted and change nothing",
 		 test_invalid_frees_are_counted},
 		{"Pointers to objects long gone are seen as such", test_stale_pointers_are_counted},

@@ -7,6 +7,7 @@
 
 #include "tests/support/region.h"
 #include "tests/support/runner.h"
+#include "tests/support/taken.h"
 
 static void test_every_page_of_a_span_leads_to_it(void)
 {
@@ -246,6 +247,42 @@ static void test_sizes_of_tiny_objects(void)
 	CU_ASSERT_EQUAL(size_at(70, 36), 12);
 }
 
+static void test_bytes_of_slots(void)
+{
+	static const unsigned taken[] = {0, 7, 8, 63, 64, 511};
+	const uint64_t some = UINT64_C(1) << 63 | 1 << 9 | 1 << 7;
+	const tgs_taken *bytes = tgs_taken_bytes(tgt_heap, TGS_DENSE, 60);
+	struct tgs_object object;
+	unsigned i;
+
+	tgt_put_span(60, 2, 5, 0);
+	for (i = 0; i < TGS_ARRAY_LEN(taken); i++)
+		tgt_set_taken(tgt_heap, TGS_DENSE, 60, taken[i]);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63 | 0x181);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 1);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 7), UINT64_C(1) << 63);
+	CU_ASSERT_EQUAL(tgs_taken_first(tgt_heap, TGS_DENSE, 60, 0, 8) & 0xff, 0x81);
+	/* A mark makes nothing taken. */
+	tgs_taken_special(tgt_heap, TGS_DENSE, 60, 0, some);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63 | 0x181);
+	CU_ASSERT_EQUAL(bytes[7], TGS_TAKEN | TGS_SPECIAL);
+	CU_ASSERT_EQUAL(bytes[9], TGS_SPECIAL);
+	CU_ASSERT_EQUAL(bytes[8], TGS_TAKEN);
+	CU_ASSERT_EQUAL(tgs_taken_clear(tgt_heap, TGS_DENSE, 60, 0, some),
+			UINT64_C(1) << 63 | 1 << 7);
+	CU_ASSERT_EQUAL(bytes[7] | bytes[9] | bytes[63], 0);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), 0x101);
+	/* Whoever publishes says so in the byte, where the owner looks. */
+	CU_ASSERT_EQUAL(tgs_object_find(tgt_heap, tgs_page_address(tgt_heap, 60) + 8 * 16, &object),
+			TGS_FOUND);
+	tgs_publish(tgt_heap, &object);
+	CU_ASSERT_EQUAL(bytes[8], TGS_TAKEN | TGS_SPECIAL);
+	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE, 60, 0), 1 << 8);
+	tgs_unpublish(tgt_heap, &object);
+	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE, 60, 0), 0);
+	CU_ASSERT_TRUE(tgs_object_live(tgt_heap, &object));
+}
+
 static void test_masks_of_units(void)
 {
 	CU_ASSERT_EQUAL(tgs_unit_mask(1, 0), 1);
@@ -273,6 +310,7 @@ int main(void)
 		{"An object has the size of its class, or of its span", test_sizes_of_objects},
 		{"A tiny object reaches to the next one, or to what is handed out",
 		 test_sizes_of_tiny_objects},
+		{"A slot is taken or not, whatever else its byte says", test_bytes_of_slots},
 		{"The mask of a unit has a bit for each slot", test_masks_of_units},
 		CU_TEST_INFO_NULL,
 	};
