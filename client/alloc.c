@@ -246,7 +246,7 @@ TG_API void tg_free(void *object)
 	struct tgc_bin *bin;
 
 	/* In no span of this process?  Of this thread? */
-	if (TGS_UNLIKELY(offset >= TGC_LOAD(own->bytes))) {
+	if (TGS_UNLIKELY(offset >= __atomic_load_n(&own->bytes, __ATOMIC_ACQUIRE))) {
 		free_special(object);
 		return;
 	}

@@ -234,8 +234,11 @@ static void set_limit(struct tgc_cache *cache, struct tgc_bin *bin, uint64_t n, 
 	unsigned class = (unsigned)(bin - cache->bins);
 
 	n = tgs_min(tgs_min(n, tgs_max(2, bytes / bin->size)), TGC_HINTS_MAX);
-	if (n > TGC_HINTS_FEW && bin->bottom == cache->few_hints[class].at)
+	if (n > TGC_HINTS_FEW && bin->bottom == cache->few_hints[class].at) {
 		move_hints(bin, cache->hints[class].at);
+		cache->supply[class].seen_top = bin->top;
+		cache->supply[class].still = 0;
+	}
 	bin->limit = bin->bottom + n;
 }
 

@@ -220,7 +220,8 @@ static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 {
 	const struct tgc_own *own = tgc_own_of(p);
 
-	return (uintptr_t)p - TGC_LOAD(own->start) < TGC_LOAD(own->bytes) &&
+	return (uintptr_t)p - TGC_LOAD(own->start) <
+		       __atomic_load_n(&own->bytes, __ATOMIC_ACQUIRE) &&
 	       TGC_LOAD(own->bin)->cache == cache;
 }
 

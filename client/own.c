@@ -61,7 +61,8 @@ static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value
 		TGC_STORE(own->bin, value->bin);
 		TGC_STORE(own->taken, value->taken);
 		TGC_STORE(own->magic, value->magic);
-		TGC_STORE(own->bytes, value->bytes);
+		/* Last: whoever finds bytes finds the bin that goes with them, and not one of his from an earlier time. */
+		__atomic_store_n(&own->bytes, value->bytes, __ATOMIC_RELEASE);
 	}
 }
 

@@ -27,8 +27,9 @@ struct tgc_cache;
  * bits alone, and all zero for other pages.  Written by that thread; others may read it while it changes, and find that the
  * bin is not theirs. */
 struct tgc_own {
-	uintptr_t start;     /* address of the span */
-	uint32_t bytes;      /* of its slots; what is behind the last one belongs to none */
+	uintptr_t start; /* address of the span */
+	uint32_t
+		bytes; /* of its slots (what is behind the last one belongs to none); written last, read before `bin` */
 	uint32_t magic;      /* tgs_classes'; tiny: 0 */
 	struct tgc_bin *bin; /* of its class, in the cache whose it is */
 	union {

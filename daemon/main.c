@@ -30,6 +30,8 @@ static int serve(struct tgd_config *config, const struct tgd_handover *handover)
 	prctl(PR_SET_NAME, "tgd");
 	/* A peer that closes its socket is an error of a send, not a reason to end. */
 	signal(SIGPIPE, SIG_IGN);
+	/* A write beyond RLIMIT_FSIZE fails instead (daemon/backing.c). */
+	signal(SIGXFSZ, SIG_IGN);
 #ifdef TG_DEBUG
 	event_enable_debug_mode();
 #endif

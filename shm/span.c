@@ -138,6 +138,8 @@ void tgs_publish(const struct tgs_heap *heap, const struct tgs_object *object)
 		return;
 	tgs_taken_special(heap, kind, object->span.page, object->unit, object->bit);
 	atomic_fetch_or_explicit(word, object->bit, memory_order_acq_rel);
+	/* Once more, in case that a wrong program freed it meanwhile: then the slot's next free looks and tidies up. */
+	tgs_taken_special(heap, kind, object->span.page, object->unit, object->bit);
 }
 
 void tgs_unpublish(const struct tgs_heap *heap, const struct tgs_object *object)
