@@ -192,23 +192,19 @@ int tgd_backing_state(struct tgd_backing *backing, uint64_t at, uint64_t bytes)
 static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned class)
 {
 	const struct tgs_geometry *g = &backing->view->geometry;
-	const uint64_t record = sizeof(struct tgs_record);
-	const uint64_t dense = TGS_DENSE_UNITS * sizeof(struct tgs_unit);
-	const uint64_t bytes = sizeof(struct tgs_dense_taken);
-	const uint64_t taken = sizeof(struct tgs_tiny_taken);
-	unsigned kind = tgs_classes[class].kind;
-	int r;
+	struct tgd_area areas[TGD_AREAS];
+	int r = 0;
+	unsigned i;
 
-	r = tgd_backing_state(backing, g->records_at + page * record, n_pages * record);
+	tgd_areas_of(g, areas);
+	for (i = 0; i < TGD_AREAS && r == 0; i++) {
+		if (tgd_area_is_of(i, tgs_classes[class].kind, false))
+			r = tgd_backing_state(backing, areas[i].at + page * areas[i].stride,
+					      n_pages * areas[i].stride);
+	}
 	if (r == 0)
 		r = tgd_backing_state(backing, g->dirty_at + page / 64 * 8,
 				      ((page + n_pages - 1) / 64 - page / 64 + 1) * 8);
-	if (r == 0 && kind == TGS_DENSE)
-		r = tgd_backing_state(backing, g->dense_at + page * dense, n_pages * dense);
-	if (r == 0 && kind == TGS_DENSE)
-		r = tgd_backing_state(backing, g->dense_taken_at + page * bytes, n_pages * bytes);
-	if (r == 0 && kind == TGS_TINY)
-		r = tgd_backing_state(backing, g->tiny_taken_at + page * taken, n_pages * taken);
 	return r;
 }
 

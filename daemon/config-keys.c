@@ -139,19 +139,26 @@ static int set_mode(struct tgd_config *config, const char *text, char *why, size
 	return 0;
 }
 
+/* A decimal number up to `max`, and nothing else. */
+static bool parse_number(const char *text, unsigned long max, unsigned long *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoul(text, &end, 10);
+	return *text >= '0' && *text <= '9' && *end == '\0' && errno == 0 && *ret <= max;
+}
+
 static int set_group(struct tgd_config *config, const char *text, char *why, size_t why_size)
 {
 	struct group *group = getgrnam(text);
 	unsigned long value;
-	char *end;
 
 	if (group != NULL) {
 		config->group = group->gr_gid;
 		return 0;
 	}
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value >= (gid_t)-1)
+	if (!parse_number(text, (gid_t)-1 - 1, &value))
 		return tgd_config_refuse(
 			why, why_size,
 			"there is no group \"%s\"; make it with groupadd, or name another", text);
@@ -162,11 +169,8 @@ static int set_group(struct tgd_config *config, const char *text, char *why, siz
 static int set_idle_exit(struct tgd_config *config, const char *text, char *why, size_t why_size)
 {
 	unsigned long value;
-	char *end;
 
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > INT_MAX / 1000)
+	if (!parse_number(text, INT_MAX / 1000, &value))
 		return tgd_config_refuse(why, why_size,
 					 "\"%s\" is not a number of seconds from 0 (never) to %d",
 					 text, INT_MAX / 1000);
