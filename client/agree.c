@@ -91,5 +91,6 @@ static void close_unknown(struct tgc_cache *unused, uint64_t slot)
 
 void tgc_agree_slots(void)
 {
+	(void)tgc_first_lost();
 	(void)ask(0, UINT64_MAX, close_unknown, NULL);
 }

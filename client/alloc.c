@@ -53,7 +53,9 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 	struct tgc_cache *cache = tgc_cache_get();
 	void *p = NULL;
 
-	if (cache && tgc_refill(cache, class))
+	if (cache && tgc_demand_alone(cache, class))
+		p = tgc_large_alloc(tgs_classes[class].size, 1, ret_zero);
+	else if (cache && tgc_refill(cache, class))
 		p = take(&cache->bins[class], &cache->supply[class], ret_zero);
 	tgc_cache_return_late();
 	return p;

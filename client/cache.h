@@ -107,15 +107,19 @@ _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
 struct tgc_supply {
 	struct tgc_span *current; /* the bin's unit is of it; NULL: none */
 	uint32_t unit;            /* which one (tiny: which group) */
-	uint32_t still; /* looks in a row (client/refill.c) that found the bin as it was */
-	uint64_t zero;  /* of the bin's `free`: slots whose memory is known to be zero */
+	uint16_t still; /* looks in a row (client/refill.c) that found the bin as it was */
+	uint16_t
+		alone; /* objects that had large spans of their own, as there was none of the class */
+	uint64_t zero; /* of the bin's `free`: slots whose memory is known to be zero */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
-	uint32_t batch;               /* log2 of how many spans to ask for next */
-	uint32_t n_spans;             /* of the class, held */
-	uint32_t spilled_index;       /* number in the span of one of those: */
+	uint8_t batch;                /* log2 of how many spans to ask for next, ... */
+	uint8_t burst;          /* ... and of how many more, as it is asked for again and again */
+	uint16_t asked;         /* the cache's n_asks at the last time */
+	uint32_t n_spans;       /* of the class, held */
+	uint32_t spilled_index; /* number in the span of one of those: */
 	/* Slots (tiny: blocks) of one unit that are free and still count as used. */
 	uint64_t spilled;
 	uintptr_t spilled_unit; /* which one, as tgc_hints_full names it; 0: none */
@@ -193,6 +197,7 @@ struct tgc_cache {
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch[TGC_PREFETCHES];
 	uint32_t n_prefetches; /* asked for so far */
+	uint16_t n_asks;       /* how often spans of any class were needed from the daemon */
 	uint32_t
 		first_left; /* so many first spans of classes may be asked for one by one; client/first.c */
 	struct tgc_cache *next_idle;
@@ -329,6 +334,20 @@ bool tgc_refill(struct tgc_cache *cache, unsigned class);
 void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
 
+/* demand.c */
+
+struct tgc_get_spans;
+
+/* Spans of the class are needed from the daemon. */
+void tgc_demand_note(struct tgc_cache *cache, unsigned class);
+/* So many may be asked for, as it is needed again and again. */
+uint64_t tgc_demand_burst(const struct tgc_cache *cache, unsigned class);
+/* The thread will wait for spans of this class: a span of each other one that would soon make it wait again. */
+void tgc_demand_others(struct tgc_cache *cache, unsigned class, struct tgc_get_spans *get);
+/* Shall an object of the class have a large span of its own?  A span of up to 80 KiB for what may be one object is much.  Only
+ * where nobody asked for a class: what tg_malloc gives is of one. */
+bool tgc_demand_alone(struct tgc_cache *cache, unsigned class);
+
 /* populate.c */
 /* Fresh memory is about to be touched: maps it. */
 void tgc_populate(uint64_t page, uint64_t n_pages);
@@ -457,8 +476,9 @@ void tgc_free_noted(struct tgc_cache *cache, const struct tgs_object *object,
 		    struct tgs_pending *pending);
 
 /* thread.c */
-/* A cache with a slot of its own, for no thread in particular.  NULL with errno.  `reuse`: an empty one to be used. */
-struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse);
+/* A cache with a slot of its own.  NULL with errno.  `reuse`: an empty one to be used.  `of_thread`: the slot may be the one
+ * that came with attaching, with spans of small classes (client/first.c). */
+struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse, bool of_thread);
 /* After a free in a thread whose cache had been put away: puts it away again.  The C library frees what it has kept for a
  * thread when no destructor runs any more. */
 void tgc_cache_return_late(void);

@@ -1,11 +1,16 @@
 /* first.c - the spans that most programs want at once, asked for in one go.
  *
  * A program that starts asks for the first span of one class after the other, and waits each time.  libtgmalloc, which
- * attaches because there is something to be allocated, asks for those of the usual classes together: the requests are sent
- * before the first answer is awaited.  What does not come is asked for when it is needed; and so are the others, until it shows
- * that the program is one of those that pass through most classes (compilers, interpreters): then one span of each.
+ * attaches because there is something to be allocated, asks for a slot and for spans of the usual classes together with
+ * that: one round trip.  The answers are noted under the connection's lock and taken by the thread that needs a slot next.  What
+ * does not come is asked for when it is needed; and so are the others, until it shows that the program is one of those that
+ * pass through most classes (compilers, interpreters): then one span of each.
+ *
+ * If the connection is lost in between, the daemon may have given what we never hear of.  A slot is found by agreeing on slots
+ * when the next one is opened, spans by agreeing on what the slot holds (client/agree.c).
  */
 #include "client/prefetch.h"
+#include "client/wire.h"
 
 #define FIRST_ALONE   6u /* classes that are none of the usual ones; whoever needs more of them ... */
 #define REST_SIZE_MAX 4096u /* ... will most likely need all up to this size */
@@ -13,59 +18,120 @@
 /* Each of these about half of some 60 programs used, or more (shells, compilers, tools, interpreters); 144 KiB. */
 static const uint8_t usual[] = {2, 4, 5, 6, 7, 8, 9, 12, 14, 15, 17, 25, 31, 32, 37, 38, 44};
 
-struct first {
-	struct tgc_post post;
-	uint64_t page;
-	bool has, zero;
-};
-
-static void note(struct tgc_post *post, const Tgd__Reply *reply)
+/* One span of each of these classes. */
+static Tgd__Request *ask_one_of_each(struct tgc_get_spans *get, uint32_t slot,
+				     const uint8_t *classes, size_t n_classes)
 {
-	struct first *first = tgs_container_of(post, struct first, post);
+	Tgd__Request *request = tgc_get_spans(get, slot, classes[0], 1);
+	size_t i;
 
-	if (!reply || reply->error != 0 || reply->body_case != TGD__REPLY__BODY_SPANS ||
-	    reply->spans->n_spans != 1)
-		return;
-	first->has = true;
-	first->page = reply->spans->spans[0]->page;
-	first->zero = reply->spans->spans[0]->zero;
+	for (i = 1; i < n_classes; i++)
+		tgc_get_spans_also(get, classes[i]);
+	return request;
 }
 
-/* One span of each of these classes. */
 static void get_one_of_each(struct tgc_cache *cache, const uint8_t *classes, size_t n_classes)
 {
-	struct first first[TGS_CLASSES] = {0};
 	struct tgc_get_spans get;
-	size_t i, n;
+	const Tgd__Reply *reply;
+	Tgd__Request *request;
+	unsigned n_refused;
 
+	request = ask_one_of_each(&get, cache->slot_id, classes, n_classes);
 	tgc_rpc_begin();
-	tgc_rpc_hold();
-	for (n = 0; n < n_classes; n++) {
-		first[n].post.take = note;
-		if (tgc_rpc_post(tgc_get_spans(&get, cache->slot_id, classes[n], 1),
-				 &first[n].post) < 0)
-			break;
-	}
-	tgc_rpc_release();
-	/* The last answer comes last. */
-	for (i = n; i-- > 0;)
-		tgc_rpc_collect(&first[i].post);
+	if (tgc_rpc_call(request, TGD__REPLY__BODY_SPANS, &reply) == 0)
+		(void)tgc_take_spans(cache, classes[0], reply->spans, &n_refused);
 	tgc_rpc_end();
-	for (i = 0; i < n; i++) {
-		if (first[i].has && first[i].page < tgc_heap.geometry.n_pages)
-			tgc_span_add(cache, first[i].page, classes[i],
-				     tgs_classes[classes[i]].n_pages, first[i].zero);
+}
+
+static void note_slot(struct tgc_post *post, const Tgd__Reply *reply)
+{
+	struct tgc_first *first = tgs_container_of(post, struct tgc_first, slot_post);
+
+	first->slot_lost = !reply;
+	if (reply && reply->error == 0 && reply->body_case == TGD__REPLY__BODY_SLOT &&
+	    reply->slot->slot > TGS_SLOT_CENTRAL && reply->slot->slot < TGS_SLOTS_MAX)
+		first->slot = reply->slot->slot;
+}
+
+static void note_spans(struct tgc_post *post, const Tgd__Reply *reply)
+{
+	struct tgc_first *first = tgs_container_of(post, struct tgc_first, spans_post);
+	size_t i;
+
+	first->spans_lost = !reply;
+	if (!reply || reply->error != 0 || reply->body_case != TGD__REPLY__BODY_SPANS)
+		return;
+	for (i = 0; i < reply->spans->n_spans && i < TGC_FIRST_MAX; i++) {
+		const Tgd__SpanGrant *grant = reply->spans->spans[i];
+		unsigned class = grant->class_ != 0 ? grant->class_ : usual[0];
+
+		if (class <= TGS_CLASS_TINY)
+			first->grants[first->n_grants++] =
+				(struct tgc_first_grant){grant->page, (uint8_t) class, grant->zero};
 	}
 }
 
-void tgc_first_spans(void)
+int tgc_first_post(void)
 {
-	struct tgc_cache *cache = tgc_cache_get();
+	struct tgc_first *first = &tgc_wire()->first;
+	Tgd__OpenSlot open = TGD__OPEN_SLOT__INIT;
+	Tgd__Request request = TGD__REQUEST__INIT;
+	struct tgc_get_spans get;
+	int r;
 
-	if (!cache)
-		return;
+	*first = (struct tgc_first){
+		.slot_post.take = note_slot,
+		.spans_post.take = note_spans,
+	};
+	request.body_case = TGD__REQUEST__BODY_OPEN_SLOT;
+	request.open_slot = &open;
+	r = tgc_rpc_post(&request, &first->slot_post);
+	if (r < 0)
+		return r;
+	return tgc_rpc_post(ask_one_of_each(&get, 0, usual, TGS_ARRAY_LEN(usual)),
+			    &first->spans_post);
+}
+
+uint32_t tgc_first_slot(void)
+{
+	struct tgc_first *first = &tgc_wire()->first;
+	uint32_t slot;
+
+	tgc_rpc_collect(&first->slot_post);
+	slot = first->slot;
+	first->slot = 0;
+	return slot;
+}
+
+bool tgc_first_lost(void)
+{
+	struct tgc_first *first = &tgc_wire()->first;
+	bool lost = first->slot_lost;
+
+	first->slot = 0;
+	first->slot_lost = false;
+	return lost;
+}
+
+void tgc_first_take(struct tgc_cache *cache)
+{
+	struct tgc_first *first = &tgc_wire()->first;
+	uint32_t i;
+
 	cache->first_left = FIRST_ALONE;
-	get_one_of_each(cache, usual, TGS_ARRAY_LEN(usual));
+	tgc_rpc_collect(&first->spans_post);
+	for (i = 0; i < first->n_grants; i++) {
+		const struct tgc_first_grant *grant = &first->grants[i];
+
+		if (grant->page < tgc_heap.geometry.n_pages)
+			tgc_span_add(cache, grant->page, grant->class,
+				     tgs_classes[grant->class].n_pages, grant->zero);
+	}
+	first->n_grants = 0;
+	/* The daemon may have given some that we do not know of. */
+	if (first->spans_lost)
+		cache->agreed = UINT64_MAX;
 }
 
 void tgc_first_of_class(struct tgc_cache *cache)
@@ -81,5 +147,6 @@ void tgc_first_of_class(struct tgc_cache *cache)
 		if (cache->supply[class].n_spans == 0)
 			classes[n++] = (uint8_t) class;
 	}
-	get_one_of_each(cache, classes, n);
+	if (n != 0)
+		get_one_of_each(cache, classes, n);
 }

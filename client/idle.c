@@ -19,6 +19,7 @@
 #define HOLD_MS          1000u
 #define MISSED_PAGES_MIN 64u
 #define SMALL_PAGES      64u
+#define ALONE_PAGES      4u /* objects that would be small ones: see tgc_demand_alone */
 #define LOOK_MAX         16u
 #define PUT_MAX          32u
 
@@ -33,6 +34,8 @@ static uint64_t share(uint64_t bytes_max, unsigned part)
 
 uint64_t tgc_idle_waste(uint64_t n_pages)
 {
+	if (n_pages <= ALONE_PAGES)
+		return ALONE_PAGES;
 	return n_pages <= SMALL_PAGES ? n_pages / 2 : n_pages / 4;
 }
 

@@ -20,8 +20,10 @@
 
 #define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
 #define BATCH_LOG_MAX       8u
-#define BATCH_BYTES_MIN     (UINT64_C(512) << 10)
+#define BATCH_BYTES_MIN     (UINT64_C(128) << 10)
 #define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
+#define BATCH_FEW_PART      10u
+#define BATCH_FEW_PAGES     128u
 #define BATCH_PART          32u
 #define POPULATE_PAGES_MAX  4096u /* what is longer does not come cleared (daemon/backing.c) */
 #define ALL_HINTS_BYTES_MAX (UINT64_C(256) << 20) /* of all together, and an eighth of the limit */
@@ -32,7 +34,7 @@ struct tgc_cache *tgc_large_lock(void)
 		return NULL;
 	pthread_mutex_lock(&tgc_process->large_lock);
 	if (!tgc_process->large)
-		tgc_process->large = tgc_cache_open(NULL);
+		tgc_process->large = tgc_cache_open(NULL, false);
 	if (!tgc_process->large)
 		pthread_mutex_unlock(&tgc_process->large_lock);
 	return tgc_process->large;
@@ -201,14 +203,17 @@ void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
 /* ---- malloc ---- */
 
 /* So many spans of this length are asked for at once.  From the third time on that it is about the same, twice as many as
- * before: up to half a megabyte, or up to 8 a small part of what the process has. */
+ * before: up to a part of what the process has, which is smaller when that is much. */
 static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
 {
 	struct tgc_supply *demand = &large->supply[tgc_idle_list(n_pages)];
-	uint64_t part = tgs_max(BATCH_BYTES_MIN / TGS_PAGE_SIZE, large->n_pages / BATCH_PART);
+	uint64_t few = tgs_min(large->n_pages / BATCH_FEW_PART, BATCH_FEW_PAGES);
+	uint64_t part =
+		tgs_max(BATCH_BYTES_MIN / TGS_PAGE_SIZE, tgs_max(few, large->n_pages / BATCH_PART));
 	unsigned n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
 
-	demand->batch++;
+	if (demand->batch <= BATCH_LOG_MAX)
+		demand->batch++;
 	return (unsigned)tgs_max(
 		1, tgs_min(n, tgs_min(part, BATCH_BYTES_MAX / TGS_PAGE_SIZE) / n_pages));
 }

@@ -10,6 +10,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/autostart.h \
 	%D%/cache.c \
 	%D%/cache.h \
+	%D%/demand.c \
 	%D%/error.c \
 	%D%/first.c \
 	%D%/foreign.c \

@@ -72,6 +72,12 @@ static bool fits_in_place(const struct tgs_object *object, size_t size)
 	if (class == TGS_CLASS_TINY)
 		return size <= TGS_TINY_MAX && (object->index & tgc_tiny_align_mask(size)) == 0 &&
 		       size <= tgs_object_size(&tgc_heap, object);
+	/* Pages of its own (tgc_demand_alone). */
+	if (class == 0 && size <= TGS_SMALL_MAX) {
+		size_t have = object->span.n_pages << TGS_PAGE_SHIFT;
+
+		return size <= have && size > have / 2;
+	}
 	/* A class may also hold smaller objects that tg_aligned_alloc put there; moving those loses their alignment, as
 	 * C allows. */
 	return class != 0 && size > TGS_TINY_MAX && size <= TGS_SMALL_MAX &&

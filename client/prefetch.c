@@ -13,10 +13,39 @@ Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned c
 	get->body.slot = slot;
 	get->body.class_ = class;
 	get->body.count = count;
+	get->body.also = get->also;
 	get->request = (Tgd__Request)TGD__REQUEST__INIT;
 	get->request.body_case = TGD__REQUEST__BODY_GET_SPANS;
 	get->request.get_spans = &get->body;
 	return &get->request;
+}
+
+void tgc_get_spans_also(struct tgc_get_spans *get, unsigned class)
+{
+	get->also[get->body.n_also++] = class;
+}
+
+unsigned tgc_take_spans(struct tgc_cache *cache, unsigned class, const Tgd__SpansReply *reply,
+			unsigned *ret_refused)
+{
+	unsigned n = 0;
+	size_t i;
+
+	*ret_refused = 0;
+	for (i = 0; i < reply->n_spans; i++) {
+		const Tgd__SpanGrant *grant = reply->spans[i];
+		unsigned of = grant->class_ != 0 ? grant->class_ : class;
+		bool usable;
+
+		if (grant->page >= tgc_heap.geometry.n_pages || of > TGS_CLASS_TINY)
+			continue;
+		usable = tgc_span_add(cache, grant->page, of, tgs_classes[of].n_pages, grant->zero);
+		if (of != class)
+			continue;
+		n++;
+		*ret_refused += !usable;
+	}
+	return n;
 }
 
 /* Under the connection's lock, in any thread. */

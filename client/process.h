@@ -53,6 +53,7 @@ struct tgc_saved {
 	dev_t socket_dev; /* what the descriptor was when we opened it: it may be another file by now */
 	ino_t socket_ino;
 	bool count_errors; /* TG_ON_ERROR=count */
+	bool is_malloc; /* libtg is the program's malloc: who attaches does so because he allocates */
 	char socket[108];
 	char heap[64];
 	char name[64];

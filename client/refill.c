@@ -2,8 +2,9 @@
  *
  *   1. the next unit with room of the current span, then of the other spans that the thread holds
  *   2. what other threads and processes have freed of our spans (the dirty bits say which)
- *   3. spans from the daemon, in batches that double while demand lasts; while it does, the next batch is asked for
- *      ahead of need (client/prefetch.c), and fresh memory mapped ahead of the program's faults (client/populate.c)
+ *   3. spans from the daemon, in batches that double while demand lasts, with one for each class that will need one soon;
+ *      while demand lasts, the next batch is asked for ahead of need (client/prefetch.c), and fresh memory mapped ahead of
+ *      the program's faults (client/populate.c)
  *
  * In the other direction, empty spans are kept for the next rise, since a live set that swings would otherwise cost
  * messages for ever.  What goes back: what nobody has needed for a second, beyond twice the last batch; all beyond
@@ -53,34 +54,29 @@ static unsigned batch_size(const struct tgc_cache *cache, unsigned class)
 	uint64_t have = cache->supply[class].n_spans;
 	uint64_t few = tgs_max(have / BATCH_FEW_PART, cache->n_pages / BATCH_FEW_PAGES);
 
-	return (unsigned)tgs_max(
-		1, tgs_min(n, tgs_max(have / BATCH_CLASS_PART, tgs_min(few, BATCH_FEW))));
+	few = tgs_max(tgc_demand_burst(cache, class), tgs_min(few, BATCH_FEW));
+	return (unsigned)tgs_max(1, tgs_min(n, tgs_max(have / BATCH_CLASS_PART, few)));
 }
 
 static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 {
 	struct tgc_get_spans get;
 	const Tgd__Reply *reply;
-	size_t i, n_refused;
+	unsigned n = 0, n_refused = 0;
+	Tgd__Request *request;
 	int r;
 
 	/* Again if none of those that came may be used. */
 	do {
-		n_refused = 0;
+		request = tgc_get_spans(&get, cache->slot_id, class, count);
+		tgc_demand_others(cache, class, &get);
 		tgc_rpc_begin();
-		r = tgc_rpc_call(tgc_get_spans(&get, cache->slot_id, class, count),
-				 TGD__REPLY__BODY_SPANS, &reply);
-		for (i = 0; r == 0 && i < reply->spans->n_spans; i++) {
-			const Tgd__SpanGrant *grant = reply->spans->spans[i];
-
-			if (grant->page < tgc_heap.geometry.n_pages &&
-			    !tgc_span_add(cache, grant->page, class, tgs_classes[class].n_pages,
-					  grant->zero))
-				n_refused++;
-		}
+		r = tgc_rpc_call(request, TGD__REPLY__BODY_SPANS, &reply);
+		if (r == 0)
+			n = tgc_take_spans(cache, class, reply->spans, &n_refused);
 		tgc_rpc_end();
 		count = (unsigned)tgs_min(2 * count, TGC_PREFETCH_MAX);
-	} while (n_refused != 0 && n_refused == i);
+	} while (r == 0 && n_refused != 0 && n_refused == n);
 	return r;
 }
 
@@ -203,6 +199,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	unsigned n;
 	int r;
 
+	tgc_demand_note(cache, class);
 	if (tgc_prefetch_take(cache, class) && supply->head) {
 		if (supply->batch < BATCH_LOG_MAX)
 			supply->batch++;
@@ -246,6 +243,7 @@ static unsigned ahead_size(const struct tgc_cache *cache, unsigned class)
 {
 	uint64_t part = cache->supply[class].n_spans / AHEAD_CLASS_PART;
 
+	part = tgs_max(part, tgc_demand_burst(cache, class));
 	return (unsigned)tgs_max(1, tgs_min(batch_size(cache, class), part));
 }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "client/autostart.h"
+#include "client/prefetch.h"
 #include "client/process.h"
 #include "client/wire.h"
 
@@ -100,7 +101,8 @@ static void explain(int r)
 		complain("lost the connection to", -r);
 }
 
-/* Connects and attaches, as client `id` (0: as a new one).  Both requests are sent before an answer is awaited. */
+/* Connects and attaches, as client `id` (0: as a new one).  All requests are sent before an answer is awaited: a new client that
+ * is about to allocate asks for what it needs for that, too. */
 static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 {
 	Tgd__Attach attach = TGD__ATTACH__INIT;
@@ -122,9 +124,13 @@ static int connect_as(uint32_t id, const Tgd__Reply **ret, int64_t deadline)
 	request.attach = &attach;
 	tgc_wire()->holds = true;
 	r = say_hello(&hello, deadline);
-	tgc_wire()->holds = false;
 	if (r == 0)
 		r = tgc_wire_send(&request, deadline);
+	if (r == 0 && id == 0 && tgc_saved.is_malloc)
+		r = tgc_first_post();
+	if (r == 0)
+		r = tgc_wire_release(deadline);
+	tgc_wire()->holds = false;
 	/* Whoever refuses us may have closed already, and told why. */
 	if (r == 0 || r == -EPIPE)
 		r = tgc_wire_await(hello, TGD__REPLY__BODY_HELLO, NULL, deadline);
@@ -160,6 +166,7 @@ int tgc_rpc_open(const Tgd__AttachReply **ret, int *ret_map_fd, int *ret_heap_fd
 			return -ENOMEM;
 	}
 	tgp_arena_init(&tgc_wire()->arena, tgc_wire()->unpack, TGC_UNPACK_SIZE);
+	tgc_wire()->first = (struct tgc_first){0};
 	atomic_store_explicit(&tgc_wire()->messages, 0, memory_order_relaxed);
 	atomic_store_explicit(&tgc_wire()->reconnects, 0, memory_order_relaxed);
 	tgc_wire_disconnect(); /* in a forked child: lets go of the parent's connection */
@@ -311,17 +318,6 @@ int tgc_rpc_post(Tgd__Request *request, struct tgc_post *post)
 	post->next = tgc_wire()->posts;
 	tgc_wire()->posts = post;
 	return 0;
-}
-
-void tgc_rpc_hold(void)
-{
-	tgc_wire()->holds = tgc_wire_is_ours();
-}
-
-void tgc_rpc_release(void)
-{
-	if (tgc_wire_release(tgc_wire_now_ms() + tgc_saved.timeout_ms) < 0)
-		tgc_wire_disconnect();
 }
 
 void tgc_rpc_collect(struct tgc_post *post)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,12 +31,25 @@ struct tgc_post {
 /* Sends it.  Does not connect: -ENOTCONN, and take is not called. */
 int tgc_rpc_post(Tgd__Request *request, struct tgc_post *post);
 
-/* What is posted in between is sent in one piece: 8 KiB at most, and no call in between. */
-void tgc_rpc_hold(void);
-void tgc_rpc_release(void);
-
 /* Waits until `take` has been called. */
 void tgc_rpc_collect(struct tgc_post *post);
+
+/* Asked for in one piece with attaching (client/first.c): a slot for the thread that attaches, and spans for it.  All under
+ * the connection's lock, and forgotten by a forked child. */
+#define TGC_FIRST_MAX 32u
+
+struct tgc_first {
+	struct tgc_post slot_post, spans_post;
+	uint32_t slot;   /* that has come, and that nobody has taken yet; 0: none */
+	bool slot_lost;  /* the answer was: the daemon may have opened one that we do not know of */
+	bool spans_lost; /* likewise */
+	uint32_t n_grants; /* spans that have come for it */
+	struct tgc_first_grant {
+		uint64_t page;
+		uint8_t class;
+		bool zero;
+	} grants[TGC_FIRST_MAX];
+};
 
 /* What the reply to the last failed call said. */
 const char *tgc_rpc_why(void);

@@ -117,24 +117,32 @@ static void take_slot(struct tgc_cache *cache, uint32_t slot_id)
 
 /* The slot is the cache's before another thread can ask for one: whoever looks for slots that nobody knows of, with the
  * connection in his hands, knows all. */
-static int open_slot(struct tgc_cache *cache)
+static int open_slot(struct tgc_cache *cache, bool of_thread)
 {
 	Tgd__OpenSlot body = TGD__OPEN_SLOT__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
 	const Tgd__Reply *reply;
 	uint64_t before;
+	uint32_t first;
 	int r;
 
 	request.body_case = TGD__REQUEST__BODY_OPEN_SLOT;
 	request.open_slot = &body;
 	tgc_rpc_begin();
+	first = of_thread ? tgc_first_slot() : 0;
+	if (first != 0) {
+		take_slot(cache, first);
+		tgc_first_take(cache);
+		tgc_rpc_end();
+		return 0;
+	}
 	before = tgc_rpc_reconnects();
 	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SLOT, &reply);
 	if (r == 0 && (reply->slot->slot <= TGS_SLOT_CENTRAL || reply->slot->slot >= TGS_SLOTS_MAX))
 		r = -EPROTO;
 	if (r == 0)
 		take_slot(cache, reply->slot->slot);
-	if (tgc_rpc_reconnects() != before)
+	if (tgc_rpc_reconnects() != before || tgc_first_lost())
 		tgc_agree_slots();
 	tgc_rpc_end();
 	return r;
@@ -158,7 +166,7 @@ static struct tgc_cache *pop_idle(bool bare)
 	return cache;
 }
 
-struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
+struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse, bool of_thread)
 {
 	struct tgc_cache *cache = reuse ? reuse : pop_idle(true);
 	int r;
@@ -170,7 +178,7 @@ struct tgc_cache *tgc_cache_open(struct tgc_cache *reuse)
 	list_cache(cache);
 	if (cache->slot_id != 0)
 		return cache;
-	r = open_slot(cache);
+	r = open_slot(cache, of_thread);
 	if (r < 0) {
 		if (cache != tgc_cache)
 			push_idle(cache);
@@ -196,7 +204,7 @@ struct tgc_cache *tgc_cache_get(void)
 	}
 	/* A cache of this thread that was wiped (fork) or emptied (detach) is used again. */
 	fresh = cache == tgc_no_cache();
-	cache = tgc_cache_open(fresh ? pop_idle(false) : cache);
+	cache = tgc_cache_open(fresh ? pop_idle(false) : cache, true);
 	if (!cache)
 		return NULL;
 	tgc_cache = cache;

@@ -27,6 +27,7 @@ struct tgc_rpc {
 	_Atomic uint64_t messages;
 	_Atomic uint64_t reconnects;
 	struct tgc_post *posts; /* outstanding */
+	struct tgc_first first;
 	struct tgp_arena arena;
 	char why[TGP_TEXT_MAX + 1];
 	int fds[TGP_FDS_MAX]; /* came with the last reply */

@@ -188,6 +188,68 @@ int tgd_heap_get_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 	return 0;
 }
 
+/* New spans, one of each class, side by side: so all are backed at once. */
+static unsigned grow_each(struct tgd_heap *heap, unsigned slot, struct tgd_grant *grants,
+			  unsigned n)
+{
+	uint64_t n_pages = 0, page, at;
+	unsigned i;
+	int r;
+
+	for (i = 0; i < n; i++)
+		n_pages += tgs_classes[grants[i].class].n_pages;
+	if (n == 0 || n_pages > pages_left(heap) || choose(heap, n_pages, 1, &page) == 0)
+		return 0;
+	keep_limit(heap);
+	r = tgd_backing_more(&heap->backing, page, n_pages);
+	for (i = 0, at = page; i < n && r == 0; at += tgs_classes[grants[i].class].n_pages, i++)
+		r = tgd_backing_spans(&heap->backing, at, tgs_classes[grants[i].class].n_pages, 1,
+				      grants[i].class);
+	if (r < 0) {
+		tgd_heap_give_back(heap, page, n_pages);
+		return 0;
+	}
+	for (i = 0, at = page; i < n; at += tgs_classes[grants[i].class].n_pages, i++) {
+		unsigned class = grants[i].class;
+
+		grants[i].page = at;
+		grants[i].free =
+			class == TGS_CLASS_TINY ? TGS_PAGE_SIZE / 16 : tgs_classes[class].n_slots;
+		grants[i].zero = use(heap, at, tgs_classes[class].n_pages);
+		tgd_lease_create(&heap->lease, at, tgs_classes[class].n_pages, class, slot);
+	}
+	tgd_scavenge_note(&heap->scavenge);
+	return n;
+}
+
+unsigned tgd_heap_get_one_each(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
+			       const uint32_t *classes, size_t n_classes, struct tgd_grant *ret)
+{
+	struct tgd_grant grow[TGS_CLASSES_ALL], *grant;
+	unsigned n = 0, n_grow = 0, closet;
+	uint32_t index;
+	size_t i;
+
+	if (tgd_heap_find_slot(heap, client_id, slot, &index) < 0)
+		return 0;
+	closet = heap->holders.table[index].closet;
+	for (i = 0; i < n_classes && i < TGS_CLASSES_ALL; i++) {
+		if (classes[i] < 2 || classes[i] > TGS_CLASS_TINY)
+			continue;
+		grant = &ret[n];
+		if (tgd_central_take(&heap->central, classes[i], slot, closet, grant)) {
+			grant->class = (uint8_t)classes[i];
+			n++;
+		} else {
+			grow[n_grow++] = (struct tgd_grant){.class = (uint8_t)classes[i]};
+		}
+	}
+	n_grow = grow_each(heap, slot, grow, n_grow);
+	for (i = 0; i < n_grow; i++)
+		ret[n++] = grow[i];
+	return n;
+}
+
 int tgd_heap_put_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 		       const uint64_t *pages, size_t n)
 {

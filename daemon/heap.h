@@ -83,6 +83,7 @@ struct tgd_grant {
 	uint64_t page; /* first page */
 	uint32_t free; /* slots free in it, when it was looked at */
 	bool zero;     /* its memory is known to be zero */
+	uint8_t class; /* of one given besides; else 0 */
 };
 
 /* 1 to `count` spans of one class (2..67, or TGS_CLASS_TINY) for a slot; `ret` has room for
@@ -90,6 +91,11 @@ struct tgd_grant {
  * -EINVAL: not a slot of this client, no such class, count 0. */
 int tgd_heap_get_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot, unsigned class,
 		       unsigned count, struct tgd_grant *ret, unsigned *ret_n);
+
+/* One span of each of these classes for a slot of this client: all those that central has not, or none of these.  Returns
+ * how many; `ret` has room for all. */
+unsigned tgd_heap_get_one_each(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
+			       const uint32_t *classes, size_t n, struct tgd_grant *ret);
 
 /* The slot no longer uses these spans (large ones too).  -EINVAL: one of them is not that slot's,
  * or is named twice; none is taken back then. */

@@ -49,6 +49,7 @@ static int handle_open_slot(struct tgd_session *session, const Tgd__Request *req
 	r = tgd_heap_open_slot(session->context->heap, session->client->id, &slot);
 	if (r < 0)
 		return tgd_answer_heap_refuses(session, answer, r);
+	session->last_slot = slot;
 	tgd__slot_reply__init(reply);
 	reply->slot = slot;
 	answer->reply.body_case = TGD__REPLY__BODY_SLOT;
@@ -76,6 +77,7 @@ static void put_grants(struct tgd_answer *answer, const struct tgd_grant *grants
 		rows[i].page = grants[i].page;
 		rows[i].free = grants[i].free;
 		rows[i].zero = grants[i].zero;
+		rows[i].class_ = grants[i].class;
 		pointers[i] = &rows[i];
 	}
 	tgd__spans_reply__init(reply);
@@ -89,14 +91,19 @@ static int handle_get_spans(struct tgd_session *session, const Tgd__Request *req
 			    struct tgd_answer *answer)
 {
 	const Tgd__GetSpans *get = request->get_spans;
+	unsigned slot = get->slot != 0 ? get->slot : session->last_slot;
+	struct tgd_heap *heap = session->context->heap;
 	struct tgd_grant grants[TGP_SPANS_MAX];
 	unsigned n;
 	int r;
 
-	r = tgd_heap_get_spans(session->context->heap, session->client->id, get->slot, get->class_,
-			       get->count, grants, &n);
+	r = tgd_heap_get_spans(heap, session->client->id, slot, get->class_, get->count, grants,
+			       &n);
 	if (r < 0)
 		return tgd_answer_heap_refuses(session, answer, r);
+	if (get->n_also != 0)
+		n += tgd_heap_get_one_each(heap, session->client->id, slot, get->also,
+					   tgs_min(get->n_also, TGP_SPANS_MAX - n), grants + n);
 	put_grants(answer, grants, n);
 	return 0;
 }

@@ -28,6 +28,7 @@ struct tgd_session {
 	uint64_t awaited_request;  /* which is the answer to this request */
 	uint64_t settle_by; /* tgd_now_ms; not 0: nor before all the dead are settled, or then */
 	bool has_waited;    /* for that, with the request that is handled now */
+	unsigned last_slot; /* that was opened; 0 = none */
 	struct tgd_session *prev, *next;
 };
 

@@ -35,6 +35,7 @@ static const struct limit limits[] = {
 	{&tgd__hello__descriptor, "program", 0, TGP_PROGRAM_MAX},
 	{&tgd__attach__descriptor, "heap", 0, TGP_NAME_MAX},
 	{&tgd__attach__descriptor, "name", 0, TGP_NAME_MAX},
+	{&tgd__get_spans__descriptor, "also", 0, TGP_CLASSES_MAX},
 	{&tgd__put_spans__descriptor, "pages", 1, TGP_SPANS_MAX},
 	{&tgd__back_state__descriptor, "pages", 1, TGP_SPANS_MAX},
 	{&tgd__root_set__descriptor, "name", 1, TGP_ROOT_MAX},
@@ -337,11 +338,18 @@ static int check_message(const struct check *c, const ProtobufCMessage *message)
 
 static int check_get_spans(const struct check *c, const Tgd__GetSpans *m)
 {
+	size_t i;
+
 	if (m->class_ < TGP_CLASS_MIN || m->class_ > TGP_CLASS_TINY)
 		return refuse(c, "GetSpans.class is %u, not in %d..%d", m->class_, TGP_CLASS_MIN,
 			      TGP_CLASS_TINY);
 	if (m->count < 1 || m->count > TGP_SPANS_MAX)
 		return refuse(c, "GetSpans.count is %u, not in 1..%d", m->count, TGP_SPANS_MAX);
+	for (i = 0; i < m->n_also; i++) {
+		if (m->also[i] < TGP_CLASS_MIN || m->also[i] > TGP_CLASS_TINY)
+			return refuse(c, "GetSpans.also is %u, not in %d..%d", m->also[i],
+				      TGP_CLASS_MIN, TGP_CLASS_TINY);
+	}
 	return 0;
 }
 

@@ -44,11 +44,12 @@ static void start(void)
 	int r;
 
 	tgc_fork_init();
+	tgc_saved.is_malloc = true;
 	r = tg_attach(&options);
 	if (r == 0) {
 		r = tgc_fork_ready();
 		if (r == 0) {
-			tgc_first_spans();
+			(void)tgc_cache_get();
 			atomic_store(&state, ATTACHED);
 			return;
 		}

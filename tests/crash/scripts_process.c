@@ -24,6 +24,23 @@ static void attach(void)
 	tgt_end();
 }
 
+/* As libtgmalloc does: a slot and the first spans are asked for together with attaching. */
+static void attach_as_malloc(void)
+{
+	struct tg_options options = {.size = sizeof(options), .name = "victim"};
+
+	options.socket = tgt_ledger->socket;
+	options.flags = tgt_ledger->reclaim ? TG_RECLAIM : 0;
+	tgc_saved.is_malloc = true;
+	tgt_begin();
+	TGT_REQUIRE(tg_attach(&options) == 0);
+	tgt_do_mallocs(0, 3, 64);
+	tgt_do_malloc(3, 10000);
+	tgt_do_frees(0, 2);
+	tgt_do_trim();
+	tgt_end();
+}
+
 static void some_foreign(void)
 {
 	tgt_do_mallocs(100, 10, 64);
@@ -241,6 +258,7 @@ static void come_back(void)
 
 const struct tgt_script tgt_process_scripts[] = {
 	{"attach", .operation = attach, .flags = TGT_UNATTACHED},
+	{"attach, as malloc", .operation = attach_as_malloc, .flags = TGT_UNATTACHED},
 	{"detach", .observer = some_foreign, .set_up = hold, .operation = detach},
 	{"detach, attach again", .set_up = hold_and_detach, .operation = again},
 	{"thread", .observer = some_foreign, .set_up = make_one,

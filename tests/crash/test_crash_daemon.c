@@ -60,6 +60,7 @@ static bool wanted(const struct tgt_script *script)
 		"swap, in, foreign dense, give and retire",
 		"swap, in, own large, give and retire",
 		"attach",
+		"attach, as malloc",
 		"detach",
 		"detach, attach again",
 		"thread",
@@ -110,6 +111,7 @@ static void the_next_daemon_is_killed_too(void)
 		"trim",
 		"swap, in, foreign dense, give and retire",
 		"attach",
+		"attach, as malloc",
 		"connection lost",
 	};
 	unsigned i;

@@ -397,6 +397,39 @@ static void many_classes(void)
 	unusual(9);
 }
 
+/* One object of each size above 4 KiB that has a class, and then more of one. */
+static void few_slots(void)
+{
+	static const size_t bytes[] = {4864,  5376,  6144,  6528,  6784,  6912,  8192,  9472,
+				       9728,  10240, 10880, 12288, 13568, 14336, 16384, 18432,
+				       19072, 20480, 21760, 24576, 27264, 28672, 32768};
+	uint8_t *p[23];
+	uintptr_t at;
+	size_t i;
+
+	for (i = 0; i < 23; i++) {
+		p[i] = see(calloc(1, bytes[i]));
+		EXPECT(p[i] && in_heap(p[i]) && malloc_usable_size(p[i]) >= bytes[i]);
+		EXPECT(p[i][0] == 0 && p[i][bytes[i] - 1] == 0);
+		p[i][bytes[i] - 1] = (uint8_t)i;
+	}
+	/* It fits where it is, and no message says so. */
+	at = (uintptr_t)p[7];
+	p[7] = see(realloc(p[7], 10000));
+	EXPECT((uintptr_t)p[7] == at);
+	p[7] = see(realloc(p[7], 20000));
+	EXPECT(p[7] && p[7][9471] == 7 && malloc_usable_size(p[7]) >= 20000);
+	for (i = 0; i < 23; i++)
+		free(p[i]);
+	for (i = 0; i < 20; i++) {
+		p[i] = see(malloc(5000));
+		EXPECT(p[i] && malloc_usable_size(p[i]) >= 5000);
+	}
+	EXPECT(malloc_usable_size(p[0]) >= 8192 && malloc_usable_size(p[19]) == 5376);
+	for (i = 0; i < 20; i++)
+		free(p[i]);
+}
+
 static void not_on_heap(void)
 {
 	void *p = see(malloc(100));
@@ -431,6 +464,7 @@ static const struct {
 	{"on-heap", on_heap},
 	{"few-classes", few_classes},
 	{"many-classes", many_classes},
+	{"few-slots", few_slots},
 	{"not-on-heap", not_on_heap},
 };
 

@@ -65,6 +65,8 @@ static void first_spans(void)
 {
 	tell(MALLOC_USER, "on-heap");
 	CU_ASSERT_EQUAL(tgt_status("peak_span_bytes"), 18 * 8192);
+	/* Attach, a slot, all spans: nothing else was asked for. */
+	CU_ASSERT_EQUAL(tgt_status("messages"), 3);
 }
 
 /* All up to 4 KiB, once it shows that the program needs more than the usual ones. */
@@ -74,6 +76,13 @@ static void other_spans(void)
 	CU_ASSERT(tgt_status("peak_span_bytes") < 24 * 8192);
 	tell(MALLOC_USER, "many-classes");
 	CU_ASSERT(tgt_status("peak_span_bytes") > 40 * 8192);
+}
+
+/* Spans of their classes would be 116 pages. */
+static void first_of_few_slots(void)
+{
+	tell(MALLOC_USER, "few-slots");
+	CU_ASSERT(tgt_status("peak_span_bytes") < (18 + 80) * 8192);
 }
 
 static void set_up_small(void)
@@ -147,6 +156,7 @@ static CU_TestInfo malloc_tests[] = {
 	{"malloc and free that succeed leave errno alone", errno_stays},
 	{"a program starts with a span of each usual class", first_spans},
 	{"one that needs others gets a span of each", other_spans},
+	{"one that needs large small ones does not get a whole span for each", first_of_few_slots},
 	{"480 threads that come and go leave no more caches than ran at once", threads},
 	{"threads cancelled inside malloc leave no lock behind", cancelled},
 	{"a double free is named and aborts", double_free},

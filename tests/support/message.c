@@ -26,6 +26,7 @@ static const struct {
 	{"Hello.program", 0, 64},
 	{"Attach.heap", 0, 63},
 	{"Attach.name", 0, 63},
+	{"GetSpans.also", 0, 69},
 	{"PutSpans.pages", 1, 256},
 	{"BackState.pages", 1, 256},
 	{"RootSet.name", 1, 127},
@@ -218,9 +219,12 @@ static void set_right(struct filler *f, ProtobufCMessage *message)
 {
 	if (message->descriptor == &tgd__get_spans__descriptor) {
 		Tgd__GetSpans *m = (Tgd__GetSpans *)message;
+		size_t i;
 
 		m->class_ = (uint32_t)(2 + pick(f, 66));
 		m->count = (uint32_t)(1 + pick(f, 255));
+		for (i = 0; i < m->n_also; i++)
+			m->also[i] = (uint32_t)(2 + pick(f, 66));
 	} else if (message->descriptor == &tgd__get_large__descriptor) {
 		Tgd__GetLarge *m = (Tgd__GetLarge *)message;
 

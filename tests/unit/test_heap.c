@@ -262,6 +262,36 @@ static void a_batch_fills_holes_first(void)
 		CU_ASSERT_EQUAL(again[i].page, grant[63].page + 1 + (i - 32));
 }
 
+static void one_of_each_class_lies_side_by_side(void)
+{
+	static const uint32_t classes[] = {5, 41, 1, 66, TGS_CLASS_TINY, 69, 5};
+	static const unsigned given[] = {5, 41, 66, TGS_CLASS_TINY, 5};
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client), n, i;
+	struct tgd_grant grant[7];
+	uint64_t page;
+
+	/* What central has comes from there. */
+	page = get_span(client, slot, 41).page;
+	take_objects(page, 1);
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	n = tgd_heap_get_one_each(heap, client, slot, classes, 7, grant);
+	CU_ASSERT_EQUAL_FATAL(n, 5);
+	CU_ASSERT(grant[0].page == page && grant[0].class == 41 && !grant[0].zero);
+	for (i = 1; i < n; i++) {
+		struct tgs_span span = span_at(grant[i].page);
+
+		CU_ASSERT(span.class == grant[i].class && span.owner == slot);
+		CU_ASSERT_EQUAL(grant[i].class, given[i == 1 ? 0 : i]);
+		CU_ASSERT_EQUAL(span.n_pages, tgs_classes[span.class].n_pages);
+		if (i > 1)
+			CU_ASSERT_EQUAL(span.page, grant[i - 1].page +
+							   tgs_classes[grant[i - 1].class].n_pages);
+	}
+	CU_ASSERT_EQUAL(tgd_heap_get_one_each(heap, client + 1, slot, classes, 7, grant), 0);
+	(void)checked();
+}
+
 static void memory_that_was_used_is_not_called_zero(void)
 {
 	uint32_t client = add_client(0);
@@ -393,6 +423,7 @@ static CU_TestInfo spans[] = {
 	{"a span of every class is whole and zero", a_span_of_every_class_is_whole_and_zero},
 	{"a batch lies side by side", a_batch_lies_side_by_side},
 	{"a batch fills the holes first", a_batch_fills_holes_first},
+	{"one of each class lies side by side", one_of_each_class_lies_side_by_side},
 	{"memory that was used is not called zero", memory_that_was_used_is_not_called_zero},
 	{"spans that are not the slot's cannot be put", spans_that_are_not_the_slots_cannot_be_put},
 	{"an empty span is free memory, whatever was scribbled there",

@@ -125,6 +125,8 @@ static void numbers_out_of_range_are_refused(void)
 		{TGD__REQUEST__BODY_GET_SPANS, {{2, UINT32_MAX}, {3, 1}}, "GetSpans.class is"},
 		{TGD__REQUEST__BODY_GET_SPANS, {{2, 5}}, "GetSpans.count is 0"},
 		{TGD__REQUEST__BODY_GET_SPANS, {{2, 5}, {3, 257}}, "GetSpans.count is 257"},
+		{TGD__REQUEST__BODY_GET_SPANS, {{2, 5}, {3, 1}, {4, 1}}, "GetSpans.also is 1"},
+		{TGD__REQUEST__BODY_GET_SPANS, {{2, 5}, {3, 1}, {4, 69}}, "GetSpans.also is 69"},
 		{TGD__REQUEST__BODY_GET_LARGE, {{1, 2}}, "GetLarge.n_pages is 0"},
 		{TGD__REQUEST__BODY_GET_LARGE, {{2, 1}, {3, 3}}, "GetLarge.align_pages is 3"},
 		{TGD__REQUEST__BODY_GET_LARGE, {{2, 1}, {3, UINT64_MAX}}, "not a power of two"},

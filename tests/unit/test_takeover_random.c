@@ -83,6 +83,11 @@ static void get_some(struct player *player, unsigned i)
 	if (any(4) == 0) {
 		grant[0] = get_large(player->id, player->slot[i], 1 + any(60));
 		n = 1;
+	} else if (any(4) == 0) {
+		const uint32_t some[] = {classes[any(7)], classes[any(7)], classes[any(7)]};
+
+		n = tgd_heap_get_one_each(heap, player->id, player->slot[i], some, 1 + any(3),
+					  grant);
 	} else {
 		CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, player->id, player->slot[i],
 						   classes[any(7)], 1 + any(4), grant, &n),
