@@ -188,6 +188,8 @@ static __attribute__((noinline)) void free_special(void *object)
 	uint64_t at = (uint64_t)((uint8_t *)object - tgc_heap.data);
 	uint64_t page = at >> TGS_PAGE_SHIFT, entry = 0;
 
+	if (tgc_malloc_frees && tgc_malloc_frees(object))
+		return;
 	if (at < tgc_heap.data_bytes)
 		entry = atomic_load_explicit(&tgc_heap.page_map[page], memory_order_relaxed);
 	if (entry != 0 && cache->slot_id != 0) {

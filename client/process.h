@@ -73,6 +73,10 @@ extern struct tgc_process *tgc_process; /* never NULL once the library is in use
  * to be asked, since a forked child has its copies of its parent's objects at some addresses of the heap. */
 extern bool (*tgc_pages_usable)(uint64_t page, uint64_t n_pages);
 
+/* Where libtg is the process's malloc (client/malloc/), and only there: asked before an object is freed that is in no span of
+ * this process.  True: it was not the heap's, or not for us to free, and has been dealt with. */
+TGS_HIDDEN bool tgc_malloc_frees(void *object) __attribute__((weak));
+
 /* Memory that a forked child finds wiped; zero to begin with.  NULL with errno. */
 void *tgc_wiped_alloc(size_t bytes);
 void tgc_wiped_free(void *p, size_t bytes);

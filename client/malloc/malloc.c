@@ -92,16 +92,20 @@ TG_API void *calloc(size_t n, size_t size)
 	return allocate(0, bytes, true);
 }
 
-TG_API void free(void *object)
+bool tgc_malloc_frees(void *object)
 {
-	if (TGS_UNLIKELY(!tgc_in_heap(object))) {
+	if (!tgc_in_heap(object)) {
 		__libc_free(object);
-		return;
+		return true;
 	}
 	/* A forked child's copy of its parent's object is only forgotten. */
-	if (TGS_UNLIKELY(tgc_inherited != NULL) &&
-	    (tgc_is_inherited(object) || tgc_is_strange(object)))
-		return;
+	return TGS_UNLIKELY(tgc_inherited != NULL) &&
+	       (tgc_is_inherited(object) || tgc_is_strange(object));
+}
+
+/* What is in a span of ours, most objects are, is freed without a further question. */
+TG_API void free(void *object)
+{
 	tg_free(object);
 }
 
