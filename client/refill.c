@@ -341,6 +341,8 @@ static void give_back_all(struct tgc_cache *cache)
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)
 			break;
 	}
+	/* Of what was at hand, that of other threads. */
+	tgc_foreign_flush(cache);
 	tgc_rpc_settle(cache->slot_id, cache->n_spans);
 }
 

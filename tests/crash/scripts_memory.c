@@ -167,6 +167,22 @@ static void free_own(void)
 	tgt_end();
 }
 
+/* As many are free as there may be hints, after there was no room for one once. */
+static void no_hint_left(void)
+{
+	tgt_do_mallocs(0, 200, a());
+	tgt_do_frees(0, 2 * 67);
+}
+
+/* Of two units, most of them of the second. */
+static void free_some(void)
+{
+	tgt_begin();
+	tgt_do_frees(2 * 67, 4);
+	tgt_do_malloc(200, a());
+	tgt_end();
+}
+
 /* Several spans full, so that the one that is freed in is not the one at hand. */
 static void many_own(void)
 {
@@ -393,6 +409,9 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"free, own tiny", .set_up = two_own, .operation = free_own, .a = TINY},
 	{"free, own dense", .set_up = two_own, .operation = free_own, .a = DENSE},
 	{"free, own sparse", .set_up = two_own, .operation = free_own, .a = SPARSE},
+	{"free, own, beyond the hints", .set_up = no_hint_left, .operation = free_some, .a = DENSE},
+	{"free, own tiny, beyond the hints", .set_up = no_hint_left, .operation = free_some,
+	 .a = 15},
 	{"free, own large", .set_up = two_own, .operation = free_own, .a = LARGE},
 	{"free, own published tiny", .set_up = two_published, .operation = free_own, .a = TINY},
 	{"free, own published dense", .set_up = two_published, .operation = free_own, .a = DENSE},

@@ -189,7 +189,7 @@ static void a_slot_that_is_opened_again_goes_on_counting(void)
 
 	view->slots[slot].step.seq = 41;
 	view->slots[slot].mark = 40;
-	view->slots[slot].tiny_offset = 9;
+	view->slots[slot].tiny_left = 9;
 	view->slots[slot].dirty[3] = 5;
 	CU_ASSERT_EQUAL(tgd_heap_close_slot(heap, client, slot), 0);
 	CU_ASSERT_EQUAL(view->slots[slot].in_use, 0);
@@ -198,7 +198,7 @@ static void a_slot_that_is_opened_again_goes_on_counting(void)
 	CU_ASSERT_EQUAL(again, slot);
 	CU_ASSERT_EQUAL(view->slots[slot].step.seq, 41);
 	CU_ASSERT_EQUAL(view->slots[slot].mark, 40);
-	CU_ASSERT_EQUAL(view->slots[slot].tiny_offset, 0);
+	CU_ASSERT_EQUAL(view->slots[slot].tiny_left, 0);
 	CU_ASSERT_EQUAL(view->slots[slot].dirty[3], 0);
 	CU_ASSERT_EQUAL(view->slots[slot].in_use, 1);
 }
