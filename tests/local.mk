@@ -54,6 +54,7 @@ tg_unit_tests = \
 	%D%/unit/test_heap \
 	%D%/unit/test_heap_info \
 	%D%/unit/test_heap_memory \
+	%D%/unit/test_heap_place \
 	%D%/unit/test_heap_state \
 	%D%/unit/test_heap_threads \
 	%D%/unit/test_layout \
