@@ -104,6 +104,7 @@ tg_integration_tests = \
 	%D%/integration/test_attach \
 	%D%/integration/test_badfree \
 	%D%/integration/test_badinput \
+	%D%/integration/test_borrow \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_exec \
