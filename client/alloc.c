@@ -53,8 +53,9 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 	struct tgc_cache *cache = tgc_cache_get();
 	void *p = NULL;
 
-	if (cache && tgc_refill(cache, class))
-		p = take(&cache->bins[class], &cache->supply[class], ret_zero);
+	class = cache ? tgc_refill_or_borrow(cache, class) : 0;
+	if (class != 0)
+		p = small_alloc(class, ret_zero);
 	tgc_cache_return_late();
 	return p;
 }
@@ -347,9 +348,22 @@ static unsigned aligned_class(size_t align, size_t size)
 	return 0;
 }
 
+/* A slot of the class itself, of which none was at hand. */
+static TGS_COLD void *small_own(unsigned class)
+{
+	struct tgc_cache *cache = tgc_cache_get();
+	void *p = NULL;
+
+	if (cache && tgc_refill(cache, class))
+		p = small_alloc(class, NULL);
+	tgc_cache_return_late();
+	return p;
+}
+
 TG_API void *tg_aligned_alloc(size_t align, size_t size)
 {
 	unsigned class;
+	void *p;
 
 	if (!tgs_is_power_of_two(align)) {
 		errno = EINVAL;
@@ -359,7 +373,12 @@ TG_API void *tg_aligned_alloc(size_t align, size_t size)
 	if (size <= TGS_TINY_MAX && align <= tgc_tiny_align_mask(size) + 1)
 		return tiny_alloc(size + (size == 0));
 	class = aligned_class(align, size);
-	if (class != 0)
-		return small_alloc(class, NULL);
-	return tgc_large_alloc(size, align, NULL);
+	if (class == 0)
+		return tgc_large_alloc(size, align, NULL);
+	p = small_alloc(class, NULL);
+	if (TGS_LIKELY(((uintptr_t)p & (align - 1)) == 0))
+		return p;
+	/* Borrowed of a larger class. */
+	tg_free(p);
+	return small_own(class);
 }

@@ -48,7 +48,8 @@ struct tgc_span {
 	uint8_t class;
 	uint8_t place; /* enum tgc_span_place */
 	bool fresh; /* its memory has most likely never been touched in this process: see client/populate.c */
-	uint8_t reserved[5];
+	bool begun; /* a unit of it has been current since it came */
+	uint8_t reserved[4];
 };
 
 /* The taken bits of a block of 16 bytes, a part of a taken word: the owner alone writes them. */
@@ -108,13 +109,14 @@ _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
 struct tgc_supply {
 	_Alignas(64) struct tgc_span *current; /* the bin's unit is of it; NULL: none */
 	uint32_t unit;                         /* which one (tiny: which group) */
-	uint32_t still; /* looks in a row (client/refill.c) that found the bin as it was */
+	uint16_t still; /* looks in a row (client/refill.c) that found the bin as it was */
+	uint16_t batch; /* log2 of how many spans to ask for next */
 	uint64_t zero;  /* of the bin's `free`: slots whose memory is known to be zero */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
-	uint32_t batch;               /* log2 of how many spans to ask for next */
+	uint32_t borrowed;            /* slots of larger classes since spans were last asked for */
 	uint32_t n_spans;             /* of the class, held */
 	uint32_t
 		spilled; /* slots (tiny: blocks) of one unit that are free and still count as used */
@@ -327,12 +329,22 @@ void tgc_cache_drain(struct tgc_cache *cache);
 
 /* refill.c: the way to the daemon */
 
-/* Gives the class free slots.  False with errno. */
+/* Gives the class free slots, in the bin's word.  False with errno. */
 bool tgc_refill(struct tgc_cache *cache, unsigned class);
+
+/* The same, or finds a larger class that has some to spare: returns whose hints or word have one.  0 with errno. */
+unsigned tgc_refill_or_borrow(struct tgc_cache *cache, unsigned class);
 
 /* Gives back empty spans: those of one class beyond what it may keep, or all of all classes. */
 void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
+
+/* borrow.c */
+
+/* A larger class that has a slot, a hint or in the bin's word, to spare for this one; 0: none. */
+unsigned tgc_borrow(struct tgc_cache *cache, unsigned class);
+/* Spans are about to be asked for. */
+void tgc_borrow_reset(struct tgc_cache *cache, unsigned class);
 
 /* populate.c */
 /* Fresh memory is about to be touched: maps it. */

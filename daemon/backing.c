@@ -273,6 +273,28 @@ bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page)
 	return tgd_bits_get(backing->page_bits, page);
 }
 
+/* Has any of the blocks memory? */
+static bool has_any(const struct tgd_backing *backing, uint64_t at, uint64_t bytes)
+{
+	uint64_t first = at / TGS_OS_PAGE, end = (at + bytes - 1) / TGS_OS_PAGE + 1;
+
+	return tgd_bits_get(backing->state_bits, first) ||
+	       tgd_bits_run(backing->state_bits, first, end) < end - first;
+}
+
+unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
+{
+	struct tgd_area areas[TGD_AREAS];
+	const struct tgd_area *dense = &areas[TGD_AREA_DENSE], *tiny = &areas[TGD_AREA_TINY_TAKEN];
+
+	tgd_areas_of(&backing->view->geometry, areas);
+	if (has_any(backing, dense->at + page * dense->stride, n_pages * dense->stride))
+		return TGS_DENSE;
+	if (has_any(backing, tiny->at + page * tiny->stride, n_pages * tiny->stride))
+		return TGS_TINY;
+	return TGS_SPARSE;
+}
+
 uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
 			 bool *ret_backed)
 {

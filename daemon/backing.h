@@ -65,6 +65,10 @@ bool tgd_backing_has_map(const struct tgd_backing *backing, uint64_t at, uint64_
 bool tgd_backing_has_state(const struct tgd_backing *backing, uint64_t at, uint64_t bytes);
 bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page);
 
+/* Which kind of spans has state memory among these pages, whose first is a multiple of 16; TGS_SPARSE: neither dense nor tiny
+ * ones. */
+unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
+
 /* The first pages of [page, page + n_pages) that are alike: how many, and whether backed. */
 uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
 			 bool *ret_backed);

@@ -55,29 +55,6 @@ static uint64_t pages_left(const struct tgd_heap *heap)
 	return heap->limit_pages - tgs_min(heap->limit_pages, heap->lease.n_pages);
 }
 
-/* Pages for spans side by side: at first as many as lie together among idle pages, so that what others gave back bit by
- * bit is used up; else all `count`, or as many as there is room for.  Returns how many. */
-static unsigned choose(struct tgd_heap *heap, uint64_t n_pages, unsigned count, uint64_t *ret_page)
-{
-	uint64_t page, scavenged;
-	unsigned n;
-
-	for (n = count; n > 0; n /= 2) {
-		if (tgd_pages_free_backed(heap->pages) < n * n_pages ||
-		    tgd_pages_alloc(heap->pages, n * n_pages, 1, &page, &scavenged) < 0)
-			continue;
-		*ret_page = page;
-		if (scavenged == 0)
-			return n;
-		tgd_heap_give_back(heap, page, n * n_pages);
-	}
-	for (n = count; n > 0; n /= 2) {
-		if (tgd_pages_alloc(heap->pages, n * n_pages, 1, ret_page, &scavenged) == 0)
-			break;
-	}
-	return n;
-}
-
 /* New spans of a small class: some of `count`, or as many as there is memory for.  Returns how many. */
 static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsigned count,
 		     struct tgd_grant *ret)
@@ -87,7 +64,7 @@ static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsig
 	unsigned i;
 
 	for (count = (unsigned)tgs_min(count, pages_left(heap) / n_pages); count > 0; count /= 2) {
-		count = choose(heap, n_pages, count, &page);
+		count = tgd_heap_choose(heap, class, count, &page);
 		if (count == 0)
 			break;
 		keep_limit(heap);

@@ -34,6 +34,7 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/heap-check.c \
 	%D%/heap-impl.h \
 	%D%/heap-info.c \
+	%D%/heap-place.c \
 	%D%/heap-spans.c \
 	%D%/heap-state.c \
 	%D%/heap-work.c \

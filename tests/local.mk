@@ -54,6 +54,7 @@ tg_unit_tests = \
 	%D%/unit/test_heap \
 	%D%/unit/test_heap_info \
 	%D%/unit/test_heap_memory \
+	%D%/unit/test_heap_place \
 	%D%/unit/test_heap_state \
 	%D%/unit/test_heap_threads \
 	%D%/unit/test_layout \
@@ -103,6 +104,7 @@ tg_integration_tests = \
 	%D%/integration/test_attach \
 	%D%/integration/test_badfree \
 	%D%/integration/test_badinput \
+	%D%/integration/test_borrow \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_exec \
