@@ -58,6 +58,7 @@ static int collapse(struct tgd_backing *backing, uint64_t page, bool bare)
 	/* Of a piece that has nothing at all the kernel would not make a page. */
 	if (bare && fallocate(backing->heap_fd, FALLOC_FL_KEEP_SIZE, (off_t)at, TGS_OS_PAGE) < 0)
 		return -errno;
+	TGS_POINT();
 	if (madvise(backing->view->base + at, TGD_HUGE_BYTES, MADV_COLLAPSE) < 0)
 		r = -errno;
 	if (r < 0 && bare)
