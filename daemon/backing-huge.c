@@ -61,6 +61,8 @@ static int collapse(struct tgd_backing *backing, uint64_t page, bool bare)
 	TGS_POINT();
 	if (madvise(backing->view->base + at, TGD_HUGE_BYTES, MADV_COLLAPSE) < 0)
 		r = -errno;
+	else /* We do not need it mapped, and would look as if all of the heap were ours. */
+		(void)madvise(backing->view->base + at, TGD_HUGE_BYTES, MADV_DONTNEED);
 	if (r < 0 && bare)
 		(void)tgd_backing_punch_file(backing->heap_fd, at, TGS_OS_PAGE);
 	end = now_ns();

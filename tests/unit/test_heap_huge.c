@@ -113,6 +113,29 @@ static void what_is_asked_for_in_one_has_its_pieces_as_huge_pages(void)
 	CU_ASSERT(status().resident_bytes <= before + 990 * PAGE + 3 * 4096);
 }
 
+/* Pages that this process has mapped of memory that it shares. */
+static long mapped(void)
+{
+	FILE *file = fopen("/proc/self/statm", "re");
+	long shared = 0;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+	CU_ASSERT_EQUAL(fscanf(file, "%*d %*d %ld", &shared), 1);
+	fclose(file);
+	return shared;
+}
+
+static void the_daemon_does_not_keep_them_mapped(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client);
+	long before = mapped();
+
+	(void)get_large(client, slot, 10 * PIECE);
+	CU_ASSERT_EQUAL(status().huge_bytes, 10 * TGD_HUGE_BYTES);
+	CU_ASSERT(mapped() - before < 512);
+}
+
 static void a_heap_is_told_never_to(void)
 {
 	uint32_t client = add_client(0);
@@ -340,6 +363,7 @@ static void a_piece_of_which_a_part_went_back_is_no_huge_page(void)
 static CU_TestInfo huge[] = {
 	{"what is asked for in one has its pieces as huge pages",
 	 what_is_asked_for_in_one_has_its_pieces_as_huge_pages},
+	{"the daemon does not keep them mapped", the_daemon_does_not_keep_them_mapped},
 	{"a heap is told never to", a_heap_is_told_never_to},
 	{"small grants of a small heap make none", small_grants_of_a_small_heap_make_none},
 	{"ahead of a large heap one is made", ahead_of_a_large_heap_one_is_made},
