@@ -6,8 +6,9 @@
  * one fault, where 64 KiB took one before.  Nobody who uses the piece meanwhile notices more than a wait.
  *
  * It may fail at any time (no 2 MiB in one piece are free) or always (a kernel before 6.1), and it may take long, when the
- * kernel has to move others' pages first.  Then there is a rest, in which pieces are filled the other way.  A piece from
- * which a part is given back to the kernel becomes small pages again, by itself.
+ * kernel has to move others' pages first, or a virtual machine's host has to find the memory.  Then there is a rest, in which
+ * pieces are filled the other way; but `always` rests after failures only.  A piece from which a part is given back to the
+ * kernel becomes small pages again, by itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,9 +21,9 @@
 #define MADV_COLLAPSE 25
 #endif
 
-#define SLOW_NS    UINT64_C(1200000)
-#define REST_NS    UINT64_C(1000000000)
-#define REST_TIMES 32u /* as long as a slow one took */
+#define SLOW_NS    UINT64_C(1200000)    /* small pages take 0.8 ms for as much */
+#define REST_NS    UINT64_C(1000000000) /* after a failure */
+#define REST_TIMES 32u                  /* as long as a slow one took */
 
 static uint64_t now_ns(void)
 {
@@ -69,7 +70,7 @@ static int collapse(struct tgd_backing *backing, uint64_t page, bool bare)
 	backing->huge_rest_ns = 0;
 	if (r < 0)
 		backing->huge_rest_ns = r == -EINVAL ? UINT64_MAX : end + REST_NS;
-	else if (end - begun > SLOW_NS)
+	else if (end - begun > SLOW_NS && backing->huge_mode != TGD_HUGE_ALWAYS)
 		backing->huge_rest_ns = end + REST_TIMES * (end - begun);
 	return r;
 }

@@ -1,8 +1,8 @@
 /* heap-huge.c - which pieces of the heap are made huge pages (daemon/backing-huge.c): --huge.
  *
- *   auto    what is asked for in one, up to 32 MiB, and has pieces of 2 MiB in it: costs no more memory.  What is made
- *           ahead of a heap that grows: has up to 2 MiB more than is needed, but only when that is little against the heap.
- *   always  every piece in which something is granted, whatever else of it is free then.
+ *   auto    what is asked for in one and has pieces of 2 MiB in it: costs no more memory.  What is made ahead of a heap that
+ *           grows: has up to 2 MiB more than is needed, but only when that is little against the heap.
+ *   always  every piece in which something is granted, whatever else of it is free then, and however long it takes.
  *
  * What cannot be had as a huge page is made of small ones, by the same grant.
  */
@@ -10,7 +10,7 @@
 #include "shm/base.h"
 
 #define AHEAD_MIN_PAGES 16384u /* 128 MiB */
-/* What is longer may never be touched all over (daemon/backing.c). */
+/* What is longer may never be touched all over, and others would wait for it (daemon/backing.c). */
 #define GRANT_MAX_PAGES (UINT64_C(32) << 20 >> TGS_PAGE_SHIFT)
 
 void tgd_heap_set_huge(struct tgd_heap *heap, enum tgd_huge_mode mode)
@@ -55,8 +55,7 @@ void tgd_heap_huge_grant(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
 	uint64_t end = page + n_pages, piece;
 	int r = 0;
 
-	if (heap->backing.huge_mode == TGD_HUGE_NEVER ||
-	    (heap->backing.huge_mode == TGD_HUGE_AUTO && n_pages > GRANT_MAX_PAGES))
+	if (heap->backing.huge_mode == TGD_HUGE_NEVER || n_pages > GRANT_MAX_PAGES)
 		return;
 	for (piece = tgs_round_down(page, TGD_HUGE_PAGES); piece < end && r == 0;
 	     piece += TGD_HUGE_PAGES) {
