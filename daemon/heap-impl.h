@@ -59,6 +59,14 @@ unsigned tgd_heap_choose(struct tgd_heap *heap, unsigned class, unsigned count, 
 /* Pages that were taken but do not become a span go back, each run as what it is. */
 void tgd_heap_give_back(struct tgd_heap *heap, uint64_t page, uint64_t n_pages);
 
+/* Before this run, which has been taken, gets memory: what of it may be huge pages becomes such. */
+void tgd_heap_huge_grant(struct tgd_heap *heap, uint64_t page, uint64_t n_pages);
+
+/* How many pages are to have memory ahead of need where `want` would do; and one slice of it, a huge page.  False: small
+ * pages have to do. */
+uint64_t tgd_heap_huge_ahead(struct tgd_heap *heap, uint64_t want);
+bool tgd_heap_huge_back_ahead(struct tgd_heap *heap);
+
 /* While the heap grows: a slice of making memory for the next grants.  False: there is nothing (more) to do. */
 bool tgd_heap_back_ahead(struct tgd_heap *heap);
 

@@ -49,6 +49,13 @@ static void keep_limit(struct tgd_heap *heap)
 		(void)tgd_scavenge_force(&heap->scavenge, all - heap->limit_pages);
 }
 
+/* A run of pages that has been taken is about to get memory. */
+static void prepare(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
+{
+	keep_limit(heap);
+	tgd_heap_huge_grant(heap, page, n_pages);
+}
+
 /* What may be added to the spans. */
 static uint64_t pages_left(const struct tgd_heap *heap)
 {
@@ -67,7 +74,7 @@ static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsig
 		count = tgd_heap_choose(heap, class, count, &page);
 		if (count == 0)
 			break;
-		keep_limit(heap);
+		prepare(heap, page, n_pages * count);
 		if (tgd_backing_spans(&heap->backing, page, n_pages, count, class) == 0)
 			break;
 		tgd_heap_give_back(heap, page, n_pages * count);
@@ -229,7 +236,7 @@ static int try_large(struct tgd_heap *heap, unsigned slot, uint64_t n_pages, uin
 	r = alloc_aligned(heap, n_pages, align, &page);
 	if (r < 0)
 		return r;
-	keep_limit(heap);
+	prepare(heap, page, n_pages);
 	r = tgd_backing_spans(&heap->backing, page, n_pages, 1, 0);
 	if (r < 0) {
 		tgd_heap_give_back(heap, page, n_pages);
@@ -277,7 +284,7 @@ static unsigned grow_large(struct tgd_heap *heap, unsigned slot, uint64_t n_page
 	for (count = (unsigned)tgs_min(count, pages_left(heap) / n_pages); count > 1; count /= 2) {
 		if (tgd_pages_alloc(heap->pages, n_pages * count, 1, &page, &scavenged) < 0)
 			continue;
-		keep_limit(heap);
+		prepare(heap, page, n_pages * count);
 		for (i = 0; i < count && r == 0; i++)
 			r = tgd_backing_spans(&heap->backing, page + i * n_pages, n_pages, 1, 0);
 		if (r == 0)
@@ -317,7 +324,7 @@ static int lengthen(struct tgd_heap *heap, struct tgs_span *span, uint64_t n_pag
 
 	if (more > pages_left(heap) || tgd_pages_alloc_at(heap->pages, end, more, &scavenged) < 0)
 		return -ENOMEM;
-	keep_limit(heap);
+	prepare(heap, end, more);
 	if (tgd_backing_more(&heap->backing, end, more) < 0) {
 		tgd_heap_give_back(heap, end, more);
 		return -ENOMEM;

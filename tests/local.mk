@@ -52,6 +52,7 @@ tg_unit_tests = \
 	%D%/unit/test_frame \
 	%D%/unit/test_headroom \
 	%D%/unit/test_heap \
+	%D%/unit/test_heap_huge \
 	%D%/unit/test_heap_info \
 	%D%/unit/test_heap_memory \
 	%D%/unit/test_heap_place \
@@ -88,6 +89,7 @@ tg_unit_tests = \
 	%D%/unit/test_tsan_remote
 
 # Tests of memory that fails stand between the daemon and the kernel.
+%C%_unit_test_heap_huge_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=madvise,--wrap=clock_gettime
 %C%_unit_test_heap_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
 %C%_unit_test_heap_state_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
 

@@ -18,6 +18,7 @@ enum {
 	PAGE = 8192,
 	LARGE = 40000,
 	MIB = 1 << 20,
+	HUGE = 4 * MIB, /* has at least one huge page in it */
 };
 
 static size_t a(void)
@@ -386,6 +387,7 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"malloc, first, dense", .operation = malloc_one, .a = DENSE},
 	{"malloc, first, sparse", .operation = malloc_one, .a = SPARSE},
 	{"malloc, first, large", .operation = malloc_one, .a = LARGE},
+	{"malloc, huge pages", .operation = malloc_one, .a = HUGE},
 	{"malloc, next, dense", .set_up = one_at_hand, .operation = malloc_one, .a = DENSE},
 	{"malloc, next, sparse", .set_up = one_at_hand, .operation = malloc_one, .a = SPARSE},
 	{"malloc, tiny ones of all sizes", .operation = malloc_tiny_mix},
