@@ -53,10 +53,14 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 	struct tgc_cache *cache = tgc_cache_get();
 	void *p = NULL;
 
-	if (cache && tgc_demand_alone(cache, class))
+	if (cache && tgc_demand_alone(cache, class)) {
 		p = tgc_large_alloc(tgs_classes[class].size, 1, ret_zero);
-	else if (cache && tgc_refill(cache, class))
-		p = take(&cache->bins[class], &cache->supply[class], ret_zero);
+		class = 0;
+	} else {
+		class = cache ? tgc_refill_or_borrow(cache, class) : 0;
+	}
+	if (class != 0)
+		p = small_alloc(class, ret_zero);
 	tgc_cache_return_late();
 	return p;
 }
@@ -83,7 +87,7 @@ static inline void *tiny_alloc_block(struct tgc_cache *cache, size_t size)
 	} else {
 		return tiny_slow(size);
 	}
-	if (16 - size > cache->tiny.left)
+	if (TGS_LIKELY(16 - size > cache->tiny.left))
 		tgc_tiny_make_current(cache, block, bits, 16 - size);
 	/* It was free, so no other bit is set. */
 	TGC_STORE(*bits, 1);
@@ -116,21 +120,20 @@ static inline void *tiny_alloc(size_t size)
 	TGC_OR(*tiny->bits, (uint16_t)(0x10000u >> left));
 	tiny->left = left - size;
 	/* After the bit: whoever asks for the size of the object before us sees at least one of the two. */
-	atomic_store_explicit(&cache->slot->tiny_offset, 16 - (left - size), memory_order_release);
+	atomic_store_explicit(&cache->slot->tiny_left, left - size, memory_order_release);
 	return tiny->end - left;
 }
 
-TG_API void *tg_malloc(size_t size)
+TG_API __attribute__((aligned(64))) void *tg_malloc(size_t size)
 {
-	/* Most often: the compiler knows the rest of the way then. */
-	if (TGS_LIKELY(size - (TGS_TINY_MAX + 1) <= 1000 - (TGS_TINY_MAX + 1)))
+	/* Each case by itself: the compiler knows the rest of the way then. */
+	if (TGS_LIKELY(size - (TGS_TINY_MAX + 1) <= TGS_FINE_MAX - (TGS_TINY_MAX + 1)))
 		return small_alloc(tgs_size_to_class(size), NULL);
-	if (size - 1 < TGS_TINY_MAX)
-		return tiny_alloc(size);
-	if (size - 1 < TGS_SMALL_MAX)
+	if (TGS_LIKELY(size <= TGS_TINY_MAX))
+		return tiny_alloc(size + (size == 0));
+	if (TGS_LIKELY(size <= TGS_SMALL_MAX))
 		return small_alloc(tgs_size_to_class(size), NULL);
-	/* malloc(0) is an object too. */
-	return size == 0 ? tiny_alloc(1) : tgc_large_malloc(size);
+	return tgc_large_malloc(size);
 }
 
 /* Frees an object of a span of ours, whatever there is to it.  `noted`: the place of the thread's buffer in which this
@@ -144,7 +147,8 @@ static bool free_object(struct tgc_cache *cache, const struct tgs_object *object
 	tgs_taken *taken = &tgs_taken_bytes(&tgc_heap, info->kind, page)[object->index];
 	_Atomic uint64_t *published = tgs_published_word(&tgc_heap, info->kind, page, object->unit);
 
-	if (!(atomic_load_explicit(taken, memory_order_relaxed) & TGS_TAKEN) ||
+	if ((atomic_load_explicit(taken, memory_order_relaxed) & (TGS_TAKEN | TGS_GOING)) !=
+		    TGS_TAKEN ||
 	    (tgs_remote_bits(&tgc_heap, info->kind, page, object->unit) & bit))
 		return false;
 	if (atomic_load_explicit(published, memory_order_relaxed) & bit) {
@@ -157,7 +161,7 @@ static bool free_object(struct tgc_cache *cache, const struct tgs_object *object
 	atomic_store_explicit(taken, 0, memory_order_relaxed);
 	if (noted)
 		tgc_foreign_strike(noted, object->index);
-	tgc_slot_freed(cache, page, object->index);
+	tgc_span_freed(cache, tgc_span_record(page), object->unit, 1);
 	return true;
 }
 
@@ -204,23 +208,31 @@ static __attribute__((noinline)) void free_special(void *object)
 		tgc_foreign_free(object);
 }
 
-/* As tg_free, byte by byte: a tiny span is one page. */
-static inline void tiny_free(struct tgc_cache *cache, struct tgc_bin *bin,
-			     const _Atomic uint64_t *entry, uint8_t *object)
+static __attribute__((noinline)) void tiny_without_hint(struct tgc_cache *cache, uint8_t *block)
 {
+	uintptr_t unit = (uintptr_t)block / (16 * 64);
+
+	if (TGS_UNLIKELY(!tgc_spill(cache, TGS_CLASS_TINY * sizeof(struct tgc_bin), unit)))
+		(void)tgc_spill_next(cache, TGS_CLASS_TINY, unit, block);
+}
+
+/* As tg_free, byte by byte: a tiny span is one page. */
+static inline void tiny_free(struct tgc_cache *cache, const _Atomic uint64_t *entry,
+			     tgc_tiny_bits *at, uint8_t *object)
+{
+	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
 	unsigned in_block = (unsigned)((uintptr_t)object % 16);
 	uint8_t *block = object - in_block;
-	tgc_tiny_bits *at = tgc_tiny_bits_of(object);
-	unsigned bits = TGC_LOAD(*at), bit = 1u << in_block;
+	unsigned bits = TGC_LOAD(*at);
 	struct tgc_hint *hint;
 
 	/* Most tiny spans have no published and remote words, and the page map says so. */
-	if (TGS_UNLIKELY(!(bits & bit) ||
+	if (TGS_UNLIKELY(!(bits >> in_block & 1) ||
 			 (atomic_load_explicit(entry, memory_order_relaxed) & TGS_ENTRY_MORE))) {
 		tgc_tiny_free(cache, object, NULL);
 		return;
 	}
-	bits ^= bit;
+	bits &= ~(1u << in_block);
 	TGC_STORE(*at, (uint16_t)bits);
 	if (bits != 0)
 		return;
@@ -229,8 +241,7 @@ static inline void tiny_free(struct tgc_cache *cache, struct tgc_bin *bin,
 		return;
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
-		tgc_hints_full(cache, bin, (uintptr_t)block / (16 * 64), block,
-			       (uint32_t)((uintptr_t)block % TGS_PAGE_SIZE / 16));
+		tiny_without_hint(cache, block);
 		return;
 	}
 	hint[1].bits = at;
@@ -238,50 +249,71 @@ static inline void tiny_free(struct tgc_cache *cache, struct tgc_bin *bin,
 	bin->top = hint + 1;
 }
 
-TG_API void tg_free(void *object)
+/* What names a unit: the address of its bytes, of which each has a line. */
+static inline uintptr_t unit_name(const tgs_taken *taken)
+{
+	return (uintptr_t)taken & ~(uintptr_t)63;
+}
+
+static __attribute__((noinline)) void free_in_next_unit(struct tgc_cache *cache, uint32_t bin,
+							void *object, tgs_taken *taken)
+{
+	if (tgc_spill_next(cache, bin / (uint32_t)sizeof(struct tgc_bin), unit_name(taken), object))
+		atomic_store_explicit(taken, 0, memory_order_relaxed);
+	else
+		free_special(object);
+}
+
+/* There is no room for a hint. */
+static inline void free_without_hint(struct tgc_cache *cache, uint32_t bin, void *object,
+				     tgs_taken *taken)
+{
+	if (TGS_UNLIKELY(!tgc_spill(cache, bin, unit_name(taken)))) {
+		free_in_next_unit(cache, bin, object, taken);
+		return;
+	}
+	atomic_store_explicit(taken, 0, memory_order_relaxed);
+}
+
+TG_API __attribute__((aligned(64))) void tg_free(void *object)
 {
 	struct tgc_cache *cache = tgc_cache;
 	const struct tgc_own *own = tgc_own_of(object);
 	uint64_t offset = (uintptr_t)object - TGC_LOAD(own->start);
 	uint64_t magic = TGC_LOAD(own->magic);
-	uint64_t product, index;
+	uint64_t product;
 	tgs_taken *taken;
 	struct tgc_hint *hint;
 	struct tgc_bin *bin;
 
-	/* In no span of this process?  Of this thread? */
 	if (TGS_UNLIKELY(offset >= __atomic_load_n(&own->bytes, __ATOMIC_ACQUIRE))) {
-		free_special(object);
-		return;
-	}
-	bin = TGC_LOAD(own->bin);
-	if (TGS_UNLIKELY(bin->cache != cache)) {
-		free_special(object);
-		return;
-	}
-	product = offset * magic;
-	/* The start of a slot: the fraction of offset / size is less than that of one byte.  Never in a tiny span. */
-	if (TGS_UNLIKELY((uint32_t)product >= magic)) {
-		if (magic == 0)
-			tiny_free(cache, bin, TGC_LOAD(own->entry), object);
+		/* In no span of this process, or in a tiny one. */
+		if (TGS_LIKELY(magic == TGC_OWN_TINY && TGC_LOAD(own->slot) == cache->slot_id))
+			tiny_free(cache, TGC_LOAD(own->entry),
+				  (tgc_tiny_bits *)(uintptr_t)(offset / 16 * 2), object);
 		else
 			free_special(object);
 		return;
 	}
-	index = product >> 32;
-	taken = TGC_LOAD(own->taken) + index;
+	product = offset * magic;
+	/* The start of a slot: the fraction of offset / size is less than that of one byte. */
+	if (TGS_UNLIKELY((uint32_t)product >= magic)) {
+		free_special(object);
+		return;
+	}
+	taken = TGC_LOAD(own->taken) + (product >> 32);
 	/* Live, not published, not freed by others. */
 	if (TGS_UNLIKELY(atomic_load_explicit(taken, memory_order_relaxed) != TGS_TAKEN)) {
 		free_special(object);
 		return;
 	}
-	atomic_store_explicit(taken, 0, memory_order_relaxed);
+	bin = (struct tgc_bin *)((uint8_t *)cache + TGC_LOAD(own->bin));
 	hint = bin->top;
 	if (TGS_UNLIKELY(hint >= bin->limit)) {
-		tgc_hints_full(cache, bin, ((uintptr_t)taken & ~(uintptr_t)63), object,
-			       (uint32_t)index);
+		free_without_hint(cache, TGC_LOAD(own->bin), object, taken);
 		return;
 	}
+	atomic_store_explicit(taken, TGS_HELD, memory_order_relaxed);
 	hint[1].taken = taken;
 	hint[1].p = object;
 	bin->top = hint + 1;
@@ -323,9 +355,22 @@ static unsigned aligned_class(size_t align, size_t size)
 	return 0;
 }
 
+/* A slot of the class itself, of which none was at hand. */
+static TGS_COLD void *small_own(unsigned class)
+{
+	struct tgc_cache *cache = tgc_cache_get();
+	void *p = NULL;
+
+	if (cache && tgc_refill(cache, class))
+		p = small_alloc(class, NULL);
+	tgc_cache_return_late();
+	return p;
+}
+
 TG_API void *tg_aligned_alloc(size_t align, size_t size)
 {
 	unsigned class;
+	void *p;
 
 	if (!tgs_is_power_of_two(align)) {
 		errno = EINVAL;
@@ -335,7 +380,12 @@ TG_API void *tg_aligned_alloc(size_t align, size_t size)
 	if (size <= TGS_TINY_MAX && align <= tgc_tiny_align_mask(size) + 1)
 		return tiny_alloc(size + (size == 0));
 	class = aligned_class(align, size);
-	if (class != 0)
-		return small_alloc(class, NULL);
-	return tgc_large_alloc(size, align, NULL);
+	if (class == 0)
+		return tgc_large_alloc(size, align, NULL);
+	p = small_alloc(class, NULL);
+	if (TGS_LIKELY(((uintptr_t)p & (align - 1)) == 0))
+		return p;
+	/* Borrowed of a larger class. */
+	tg_free(p);
+	return small_own(class);
 }

@@ -35,8 +35,8 @@ static uint64_t unit_free(const struct tgc_cache *cache, unsigned class, uint64_
 
 	if (class == TGS_CLASS_TINY)
 		return tgc_tiny_free_blocks(cache, page, unit);
-	return ~tgs_taken_first(&tgc_heap, info->kind, page, unit,
-				(unsigned)tgs_min(info->n_slots - unit * 64, 64)) &
+	return ~tgs_used_first(&tgc_heap, info->kind, page, unit,
+			       (unsigned)tgs_min(info->n_slots - unit * 64, 64)) &
 	       tgs_unit_mask(info->n_slots, unit);
 }
 
@@ -160,7 +160,7 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 	struct tgc_span **bucket = &cache->bucket[tgc_span_page(span) % TGS_DIRTY_BITS];
 
 	if (span->class != 0)
-		tgc_disown(cache, tgc_span_page(span), span->class);
+		tgc_disown(tgc_span_page(span), span->class);
 	if (span->place == TGC_SPAN_LISTED)
 		span_unlist(cache, span);
 	if (span->bucket_prev)
@@ -175,48 +175,23 @@ void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)
 	memset(span, 0, sizeof(*span));
 }
 
-void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint64_t freed)
+void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint32_t n)
 {
-	uint32_t n = (uint32_t)__builtin_popcountll(freed);
-
-	if (span->place == TGC_SPAN_CURRENT) {
-		if (cache->supply[span->class].unit == unit) {
-			struct tgc_bin *bin = &cache->bins[span->class];
-
-			bin->free |= freed;
-			cache->supply[span->class].zero &= ~freed;
-			return;
-		}
+	/* Most often nothing changes its place: it has had room, and does not become empty.  The bin's own unit is looked at
+	 * again when it is used up. */
+	if (TGS_LIKELY(span->place == TGC_SPAN_CURRENT ||
+		       (span->place == TGC_SPAN_LISTED && span->used != n))) {
 		span->room |= UINT64_C(1) << unit;
 		span->used -= n;
 		return;
 	}
-	/* Only a change of place touches the lists: it had no room, or it has become empty. */
-	if (span->place == TGC_SPAN_FULL || span->used == n) {
-		if (span->place == TGC_SPAN_LISTED)
-			span_unlist(cache, span);
-		span->used -= n;
-		span->room |= UINT64_C(1) << unit;
-		span_place(cache, span);
-		if (span->used == 0 && !cache->draining)
-			tgc_return_some(cache, span->class);
-		return;
-	}
-	span->room |= UINT64_C(1) << unit;
+	if (span->place == TGC_SPAN_LISTED)
+		span_unlist(cache, span);
 	span->used -= n;
-}
-
-void tgc_slot_freed(struct tgc_cache *cache, uint64_t page, uint32_t index)
-{
-	struct tgc_span *span = tgc_span_record(page);
-
-	/* Most often nothing changes its place. */
-	if (TGS_LIKELY(span->place == TGC_SPAN_LISTED && span->used != 1)) {
-		span->room |= UINT64_C(1) << index / 64;
-		span->used--;
-		return;
-	}
-	tgc_span_freed(cache, span, index / 64, UINT64_C(1) << index % 64);
+	span->room |= UINT64_C(1) << unit;
+	span_place(cache, span);
+	if (span->used == 0 && !cache->draining)
+		tgc_return_some(cache, span->class);
 }
 
 static void move_hints(struct tgc_bin *bin, struct tgc_hint *to)
@@ -250,49 +225,47 @@ void tgc_hints_reset(struct tgc_cache *cache, unsigned class)
 	set_limit(cache, bin, TGC_HINTS_FEW, HINT_BYTES);
 }
 
+/* So many slots (tiny: blocks) of the unit in which p lies are free for their span now. */
+static void slots_freed(struct tgc_cache *cache, unsigned class, const uint8_t *p, uint32_t n)
+{
+	uint64_t page = (uint64_t)(p - tgc_heap.data) >> TGS_PAGE_SHIFT, offset;
+	uint32_t index;
+
+	page -= tgs_entry_delta(tgs_page_entry(&tgc_heap, page));
+	offset = (uint64_t)(p - tgs_page_address(&tgc_heap, page));
+	index = class == TGS_CLASS_TINY ? (uint32_t)offset / 16 : tgs_slot_index(class, offset);
+	tgc_span_freed(cache, tgc_span_record(page), index / 64, n);
+}
+
 /* What was spilled is free for its span now. */
 static void settle_spilled(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	uint64_t freed = supply->spilled;
-	uint64_t start;
+	uint32_t n = supply->spilled;
 
-	if (freed == 0)
+	if (n == 0)
 		return;
 	supply->spilled = 0;
 	supply->spilled_unit = 0;
-	start = TGC_LOAD(tgc_own_of(supply->spilled_p)->start);
-	tgc_span_freed(cache, tgc_span_record((start - (uintptr_t)tgc_heap.data) >> TGS_PAGE_SHIFT),
-		       supply->spilled_index / 64, freed);
+	slots_freed(cache, class, supply->spilled_p, n);
 }
 
-/* The next that is spilled is of another unit. */
-static __attribute__((noinline)) void spill_next(struct tgc_cache *cache, struct tgc_bin *bin,
-						 uintptr_t unit, uint8_t *p, uint32_t index)
+bool tgc_spill_next(struct tgc_cache *cache, unsigned class, uintptr_t unit, const void *p)
 {
-	unsigned class = (unsigned)(bin - cache->bins);
 	struct tgc_supply *supply = &cache->supply[class];
+	struct tgc_bin *bin = &cache->bins[class];
 
+	if (!tgc_owns_it(cache, p))
+		return false;
 	settle_spilled(cache, class);
 	if (supply->full_free != bin->free || supply->full_address != bin->address)
 		set_limit(cache, bin, 2 * (uint64_t)(bin->limit - bin->bottom), HINT_BYTES_MAX);
 	supply->full_free = bin->free;
 	supply->full_address = bin->address;
 	supply->spilled_unit = unit;
-	supply->spilled = UINT64_C(1) << index % 64;
+	supply->spilled = 1;
 	supply->spilled_p = p;
-	supply->spilled_index = index;
-}
-
-void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, uintptr_t unit, uint8_t *p,
-		    uint32_t index)
-{
-	struct tgc_supply *supply = &cache->supply[bin - cache->bins];
-
-	if (TGS_LIKELY(supply->spilled_unit == unit))
-		supply->spilled |= UINT64_C(1) << index % 64;
-	else
-		spill_next(cache, bin, unit, p, index);
+	return true;
 }
 
 void tgc_bins_init(struct tgc_cache *cache)
@@ -303,7 +276,6 @@ void tgc_bins_init(struct tgc_cache *cache)
 		struct tgc_bin *bin = &cache->bins[class];
 		bool tiny = class == TGS_CLASS_TINY;
 
-		bin->cache = cache;
 		bin->size = tiny ? 16 : tgs_classes[class].size;
 		tgc_hints_reset(cache, class);
 	}
@@ -370,18 +342,17 @@ bool tgc_bin_next(struct tgc_cache *cache, unsigned class)
 static void unload_hints(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_bin *bin = &cache->bins[class];
-	bool tiny = class == TGS_CLASS_TINY;
 
 	while (bin->top != bin->bottom) {
-		const uint8_t *p = bin->top->p;
-		uint64_t page = (uint64_t)(p - tgc_heap.data) >> TGS_PAGE_SHIFT;
-		uint64_t offset;
+		struct tgc_hint hint = *bin->top--;
 
-		bin->top--;
-		page -= tgs_entry_delta(tgs_page_entry(&tgc_heap, page));
-		offset = (uint64_t)(p - tgs_page_address(&tgc_heap, page));
-		tgc_slot_freed(cache, page,
-			       (uint32_t)(tiny ? offset / 16 : tgs_slot_index(class, offset)));
+		if (!tgc_owns_it(cache, hint.p)) {
+			tgc_foreign_unhold(cache, hint.p, hint.taken);
+			continue;
+		}
+		if (class != TGS_CLASS_TINY)
+			atomic_store_explicit(hint.taken, 0, memory_order_relaxed);
+		slots_freed(cache, class, hint.p, 1);
 	}
 }
 
@@ -425,7 +396,7 @@ static void drain_span(struct tgc_cache *cache, struct tgc_span *span)
 		else if (span->class == 0)
 			tgc_large_harvested(span);
 		else
-			tgc_span_freed(cache, span, unit, freed);
+			tgc_span_freed(cache, span, unit, (uint32_t)__builtin_popcountll(freed));
 	}
 	if (TGS_UNLIKELY(harvest.n_twice != 0))
 		tgc_report(TGC_DOUBLE_FREE, tgs_page_address(&tgc_heap, page) +

@@ -48,7 +48,8 @@ struct tgc_span {
 	uint8_t class;
 	uint8_t place; /* enum tgc_span_place */
 	bool fresh; /* its memory has most likely never been touched in this process: see client/populate.c */
-	uint8_t reserved[5];
+	bool begun; /* a unit of it has been current since it came */
+	uint8_t reserved[4];
 };
 
 /* The taken bits of a block of 16 bytes, a part of a taken word: the owner alone writes them. */
@@ -56,8 +57,8 @@ typedef uint16_t __attribute__((may_alias)) tgc_tiny_bits;
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 	       "bit i of a word is bit i % 16 of its part i / 16");
 
-/* A slot (tiny: a block) that was freed a moment ago and is still warm.  It is not taken, and for its span it counts
- * as used, as if it were in the bin's word. */
+/* A slot (tiny: a block) that was freed a moment ago and is still warm.  Its byte says TGS_HELD, and for its span it counts
+ * as used, as if it were in the bin's word.  The span may be another thread's (tiny: not). */
 struct tgc_hint {
 	union {
 		tgs_taken *taken;    /* its byte */
@@ -85,8 +86,10 @@ _Static_assert(sizeof(struct tgc_hints) == 61 * 64, "an odd number of cache line
 /* One class, as malloc and free see it: a cache line.
  *
  * malloc takes the slot freed last, if there is a hint, else the lowest bit of `free`.  What is free in the current unit
- * when it is loaded is in `free`, so there are no hints then; what is freed later becomes a hint, of whatever unit it is, and
- * no slot is in two places.  What harvests and buffered frees bring never becomes a hint: they run while a unit is sought. */
+ * when it is loaded is in `free`; what is freed later becomes a hint, of whatever unit it is, even if another thread of this
+ * process holds its span.  Until it is taken again its byte says TGS_HELD, and so no slot is in two places.  (Blocks of tiny
+ * spans have none, but units are loaded when there are no hints.)  What harvests and buffered frees bring never becomes a
+ * hint: they run while a unit is sought. */
 struct tgc_bin {
 	/* The hint to take next, the lowest entry, where the top may not go beyond.  All NULL in a cache without a slot, or one
 	 * that a fork has wiped: no hints, and no room for any. */
@@ -98,35 +101,35 @@ struct tgc_bin {
 	};
 	uint8_t *address; /* of the unit's slot 0 */
 	uint32_t size;    /* bytes of a slot; tiny: of a block */
-	uint32_t reserved;
-	struct tgc_cache *cache;
+	uint32_t reserved[3];
 };
 _Static_assert(sizeof(struct tgc_bin) == 64, "a cache line");
 
 /* One class, as refilling sees it: the spans with room, and how they come and go. */
 struct tgc_supply {
-	struct tgc_span *current; /* the bin's unit is of it; NULL: none */
-	uint32_t unit;            /* which one (tiny: which group) */
+	_Alignas(64) struct tgc_span *current; /* the bin's unit is of it; NULL: none */
+	uint32_t unit;                         /* which one (tiny: which group) */
 	uint16_t still; /* looks in a row (client/refill.c) that found the bin as it was */
-	uint16_t
-		alone; /* objects that had large spans of their own, as there was none of the class */
-	uint64_t zero; /* of the bin's `free`: slots whose memory is known to be zero */
+	uint8_t batch;  /* log2 of how many spans to ask for next, ... */
+	uint8_t burst;  /* ... and of how many more, as it is asked for again and again */
+	uint64_t zero;  /* of the bin's `free`: slots whose memory is known to be zero */
 	struct tgc_span *head, *tail; /* partly used ones first, empty ones last */
 	uint32_t n_empty;             /* spans in the list that hold nothing */
 	uint32_t low;                 /* fewest of them since `since`: so many nobody has needed */
 	uint32_t since;               /* coarse milliseconds */
-	uint8_t batch;                /* log2 of how many spans to ask for next, ... */
-	uint8_t burst;          /* ... and of how many more, as it is asked for again and again */
-	uint16_t asked;         /* the cache's n_asks at the last time */
-	uint32_t n_spans;       /* of the class, held */
-	uint32_t spilled_index; /* number in the span of one of those: */
-	/* Slots (tiny: blocks) of one unit that are free and still count as used. */
-	uint64_t spilled;
-	uintptr_t spilled_unit; /* which one, as tgc_hints_full names it; 0: none */
-	uint8_t *spilled_p;     /* address of the one */
-	uint64_t seen_free;     /* of the bin at the last look (client/refill.c): `free`, ... */
-	uint8_t *seen_address;  /* ... `address` ... */
+	uint32_t borrowed;            /* slots of larger classes since spans were last asked for */
+	uint32_t n_spans;             /* of the class, held */
+	uint32_t
+		spilled; /* slots (tiny: blocks) of one unit that are free and still count as used */
+	uintptr_t spilled_unit;   /* which one, as tgc_spill names it; 0: none */
+	const uint8_t *spilled_p; /* in it */
+	uint64_t seen_free;       /* of the bin at the last look (client/refill.c): `free`, ... */
+	uint8_t *seen_address;    /* ... `address` ... */
 	const struct tgc_hint *seen_top; /* ... and `top` */
+	uint16_t asked;                  /* the cache's n_asks when spans were last needed */
+	uint16_t
+		alone; /* objects that had large spans of their own, as there was none of the class */
+	uint32_t reserved;
 	uint64_t full_free; /* of the bin, when there last was no room for a hint: `free` ... */
 	uint8_t *
 		full_address; /* ... and `address`; if either has changed since, hints were missed */
@@ -220,14 +223,10 @@ struct tgc_cache {
 	struct tgc_hints hints[TGS_CLASSES_ALL];
 };
 
-/* Has this cache taken in the span in which p lies?  One that the map says is the slot's may still be on the way to it. */
+/* Has this cache taken in the span in which p, an address of the heap, lies?  One that the map says is the slot's may still be on the way to it. */
 static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 {
-	const struct tgc_own *own = tgc_own_of(p);
-
-	return (uintptr_t)p - TGC_LOAD(own->start) <
-		       __atomic_load_n(&own->bytes, __ATOMIC_ACQUIRE) &&
-	       TGC_LOAD(own->bin)->cache == cache;
+	return TGC_LOAD(tgc_own_of(p)->slot) == cache->slot_id;
 }
 
 /* Milliseconds on a clock that costs next to nothing and is some milliseconds late; for differences. */
@@ -274,11 +273,23 @@ uint64_t tgc_span_page(const struct tgc_span *span);
 /* What the bins hold for good, once there is a slot. */
 void tgc_bins_init(struct tgc_cache *cache);
 
-/* A slot (tiny: a block) that is free and for whose hint there is no room.  Such slots gather as long as they are of one unit;
- * `unit` is a number that is that unit's alone, and not 0.  There is more room the next time, if hints have been missed
- * since the last. */
-void tgc_hints_full(struct tgc_cache *cache, struct tgc_bin *bin, uintptr_t unit, uint8_t *p,
-		    uint32_t index);
+/* A slot (tiny: a block) that is free, or about to be, and for whose hint there is no room.  Such slots gather as long as they
+ * are of one unit; `unit` is a number that is that unit's alone, and not 0.  `bin` is where in a cache the bin of the class is.
+ * False: it is of another unit than the last. */
+static inline bool tgc_spill(struct tgc_cache *cache, uint64_t bin, uintptr_t unit)
+{
+	struct tgc_supply *supply =
+		(struct tgc_supply *)((uint8_t *)cache + offsetof(struct tgc_cache, supply) +
+				      bin * (sizeof(*supply) / sizeof(struct tgc_bin)));
+
+	if (supply->spilled_unit != unit)
+		return false;
+	supply->spilled++;
+	return true;
+}
+/* Then: the first of the next unit.  There is more room for hints the next time, if some have been missed since the last.
+ * False: it is of another thread's span, and nothing was done. */
+bool tgc_spill_next(struct tgc_cache *cache, unsigned class, uintptr_t unit, const void *p);
 /* The hints that a class may have are few again.  It has none. */
 void tgc_hints_reset(struct tgc_cache *cache, unsigned class);
 
@@ -310,11 +321,8 @@ static inline void tgc_list_remove(struct tgc_supply *supply, struct tgc_span *s
 /* Finds out from what is taken which units of a span have room, after harvesting it. */
 void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span);
 
-/* Slots `freed` of a unit (tiny: blocks of a group) are free now. */
-void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint64_t freed);
-
-/* The same of one slot (tiny: of one block). */
-void tgc_slot_freed(struct tgc_cache *cache, uint64_t page, uint32_t index);
+/* So many slots of a unit (tiny: blocks of a group) are free now. */
+void tgc_span_freed(struct tgc_cache *cache, struct tgc_span *span, unsigned unit, uint32_t n);
 
 /* Makes the next unit with room the current one of its class; false if no span that we hold has room. */
 bool tgc_bin_next(struct tgc_cache *cache, unsigned class);
@@ -327,8 +335,11 @@ void tgc_cache_drain(struct tgc_cache *cache);
 
 /* refill.c: the way to the daemon */
 
-/* Gives the class free slots.  False with errno. */
+/* Gives the class free slots, in the bin's word.  False with errno. */
 bool tgc_refill(struct tgc_cache *cache, unsigned class);
+
+/* The same, or finds a larger class that has some to spare: returns whose hints or word have one.  0 with errno. */
+unsigned tgc_refill_or_borrow(struct tgc_cache *cache, unsigned class);
 
 /* Gives back empty spans: those of one class beyond what it may keep, or all of all classes. */
 void tgc_return_some(struct tgc_cache *cache, unsigned class);
@@ -347,6 +358,13 @@ void tgc_demand_others(struct tgc_cache *cache, unsigned class, struct tgc_get_s
 /* Shall an object of the class have a large span of its own?  A span of up to 80 KiB for what may be one object is much.  Only
  * where nobody asked for a class: what tg_malloc gives is of one. */
 bool tgc_demand_alone(struct tgc_cache *cache, unsigned class);
+
+/* borrow.c */
+
+/* A larger class that has a slot, a hint or in the bin's word, to spare for this one; 0: none. */
+unsigned tgc_borrow(struct tgc_cache *cache, unsigned class);
+/* Spans are about to be asked for. */
+void tgc_borrow_reset(struct tgc_cache *cache, unsigned class);
 
 /* populate.c */
 /* Fresh memory is about to be touched: maps it. */
@@ -373,15 +391,18 @@ static inline unsigned tgc_tiny_align_mask(size_t size)
 	return size >= 8 ? 7 : size >= 4 ? 3 : size >= 2 ? 1 : 0;
 }
 
-/* Makes a block the current one; or none: NULL, 0 left. */
+/* Makes a block the current one. */
 static inline void tgc_tiny_make_current(struct tgc_cache *cache, uint8_t *block,
 					 tgc_tiny_bits *bits, uint64_t left)
 {
-	/* Pinned before an object lies in it. */
-	atomic_store_explicit(&cache->slot->tiny_offset, 16 - left, memory_order_relaxed);
-	atomic_store_explicit(&cache->slot->tiny_block, block ? tgs_ref_of(&tgc_heap, block) : 0,
+	struct tgs_slot *slot = cache->slot;
+
+	/* What is left is never said of the wrong block; and the new one is pinned before an object lies in it. */
+	atomic_store_explicit(&slot->tiny_block, 0, memory_order_relaxed);
+	atomic_store_explicit(&slot->tiny_left, left, memory_order_release);
+	atomic_store_explicit(&slot->tiny_block, tgs_ref_of(&tgc_heap, block),
 			      memory_order_release);
-	cache->tiny = (struct tgc_tiny){block ? block + 16 : NULL, bits, left};
+	cache->tiny = (struct tgc_tiny){block + 16, bits, left};
 }
 
 /* `noted`: as for small objects, see alloc.c; or NULL. */
@@ -393,7 +414,7 @@ static inline bool tgc_tiny_restart(struct tgc_cache *cache, const uint8_t *bloc
 	if (cache->tiny.end != block + 16)
 		return false;
 	cache->tiny.left = 16;
-	atomic_store_explicit(&cache->slot->tiny_offset, 0, memory_order_relaxed);
+	atomic_store_explicit(&cache->slot->tiny_left, 16, memory_order_relaxed);
 	return true;
 }
 /* Others freed these bytes of a unit. */
@@ -440,6 +461,8 @@ static inline void tgc_foreign_strike(struct tgs_pending *pending, uint32_t inde
 void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 		       const struct tgs_object *object);
 void tgc_foreign_flush(struct tgc_cache *cache);
+/* Frees for its owner a slot that was held as a hint. */
+void tgc_foreign_unhold(struct tgc_cache *cache, void *p, tgs_taken *taken);
 /* Frees an object of a tiny span that was owed. */
 void tgc_foreign_pay(struct tgc_cache *cache, void *p);
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache);

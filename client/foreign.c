@@ -110,6 +110,16 @@ static inline void count_held(struct tgc_cache *cache, uint32_t bytes)
 		tgc_foreign_flush(cache);
 }
 
+/* An object of a span of this process: whoever frees it again is to see that. */
+static inline void set_going(uint64_t at, tgs_taken *taken)
+{
+	if (TGC_LOAD(tgc_own_of(tgc_heap.data + at)->slot) != 0)
+		atomic_store_explicit(
+			taken,
+			(uint8_t)(atomic_load_explicit(taken, memory_order_relaxed) | TGS_GOING),
+			memory_order_release);
+}
+
 bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 {
 	uint64_t page = at >> TGS_PAGE_SHIFT, product;
@@ -117,6 +127,7 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 	const struct tgs_record *record;
 	struct tgs_pending *pending;
 	struct tgs_unit *unit;
+	tgs_taken *taken;
 	uint32_t index, half, mask, bit;
 
 	/* Large and tiny ones have no size here, and big ones are not held back. */
@@ -135,10 +146,10 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 				   index / 64 * sizeof(*unit));
 	half = index / 32 % 2;
 	bit = UINT32_C(1) << index % 32;
+	taken = &tgs_taken_bytes(&tgc_heap, info->kind, page)[index];
 	if ((atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
-	    !(atomic_load_explicit(&tgs_taken_bytes(&tgc_heap, info->kind, page)[index],
-				   memory_order_acquire) &
-	      TGS_TAKEN) ||
+	    (atomic_load_explicit(taken, memory_order_acquire) & (TGS_TAKEN | TGS_GOING)) !=
+		    TGS_TAKEN ||
 	    (tgs_remote_objects(atomic_load_explicit(&unit->remote[half], memory_order_acquire),
 				half) &
 	     bit))
@@ -148,6 +159,7 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 	if (mask & bit)
 		return false;
 	mask |= bit;
+	set_going(at, taken);
 	atomic_store_explicit(&pending->mask, mask, memory_order_release);
 	tgc_count(&cache->foreign_frees, 1);
 	count_held(cache, info->size);
@@ -188,6 +200,10 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 		return;
 	}
 	tgc_links_end(object->span.page, p, tgs_object_size(&tgc_heap, object));
+	if (object->span.class != 0 && object->span.class != TGS_CLASS_TINY)
+		set_going((uint64_t)((uint8_t *)p - tgc_heap.data),
+			  &tgs_taken_bytes(&tgc_heap, tgs_classes[object->span.class].kind,
+					   object->span.page)[object->index]);
 	tgc_foreign_note(pending, object);
 	tgc_foreign_noted(cache, pending, object);
 }
@@ -222,6 +238,20 @@ void tgc_foreign_free(void *p)
 	else
 		hold_back(cache, &object, p);
 	tgc_cache_return_late();
+}
+
+/* If we die in here it is free, in one way or the other. */
+void tgc_foreign_unhold(struct tgc_cache *cache, void *p, tgs_taken *taken)
+{
+	struct tgs_object object;
+	struct tgs_pending *pending;
+
+	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND)
+		return;
+	pending = tgc_foreign_reserve(cache, &object);
+	atomic_store_explicit(taken, TGS_TAKEN | TGS_GOING, memory_order_release);
+	tgc_foreign_note(pending, &object);
+	tgc_foreign_noted(cache, pending, &object);
 }
 
 /* Applies the places of one group. */

@@ -58,10 +58,11 @@ static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value
 		struct tgc_own *own = tgc_own_of(tgs_page_address(&tgc_heap, page + i));
 
 		TGC_STORE(own->start, value->start);
-		TGC_STORE(own->bin, value->bin);
 		TGC_STORE(own->taken, value->taken);
+		TGC_STORE(own->bin, value->bin);
+		TGC_STORE(own->slot, value->slot);
 		TGC_STORE(own->magic, value->magic);
-		/* Last: whoever finds bytes finds the bin that goes with them, and not one of his from an earlier time. */
+		/* Last: whoever finds bytes finds what goes with them, and nothing from an earlier time. */
 		__atomic_store_n(&own->bytes, value->bytes, __ATOMIC_RELEASE);
 	}
 }
@@ -69,23 +70,34 @@ static void own_pages(uint64_t page, unsigned class, const struct tgc_own *value
 void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class)
 {
 	const struct tgs_class *info = &tgs_classes[class];
-	bool tiny = class == TGS_CLASS_TINY;
 	struct tgc_own own = {
 		.start = (uintptr_t)tgs_page_address(&tgc_heap, page),
 		.bytes = info->size * info->n_slots,
-		.magic = tiny ? 0 : (uint32_t)info->magic,
-		.bin = &cache->bins[class],
+		.magic = (uint32_t)info->magic,
+		.bin = (uint32_t)((uint8_t *)&cache->bins[class] - (uint8_t *)cache),
+		.slot = cache->slot_id,
 	};
 
-	if (tiny)
+	if (class == TGS_CLASS_TINY) {
+		own.tiny = (uintptr_t)tgc_heap.data - 8 * (uint64_t)(uintptr_t)tgc_heap.tiny_taken;
 		own.entry = &tgc_heap.page_map[page];
-	else
+		own.bytes = 0;
+		own.magic = TGC_OWN_TINY;
+	} else
 		own.taken = tgs_taken_bytes(&tgc_heap, info->kind, page);
 	own_pages(page, class, &own);
 }
 
-/* Another thread that has just read `bytes` still finds a bin. */
-void tgc_disown(struct tgc_cache *cache, uint64_t page, unsigned class)
+void tgc_disown(uint64_t page, unsigned class)
 {
-	own_pages(page, class, &(struct tgc_own){.bin = &cache->bins[class]});
+	uint64_t i;
+
+	for (i = 0; i < tgs_classes[class].n_pages; i++) {
+		struct tgc_own *own = tgc_own_of(tgs_page_address(&tgc_heap, page + i));
+
+		/* What is left says where state lies, which another thread may be about to look at. */
+		TGC_STORE(own->bytes, 0);
+		TGC_STORE(own->magic, 0);
+		TGC_STORE(own->slot, 0);
+	}
 }

@@ -9,7 +9,6 @@
 #include "shm/base.h"
 #include "shm/layout.h"
 
-struct tgc_bin;
 struct tgc_cache;
 
 /* Plain loads and stores are enough, and the compiler makes most of them; ThreadSanitizer is told what they are. */
@@ -24,19 +23,26 @@ struct tgc_cache;
 #endif
 
 /* A page of a span that some thread of this process has taken in (no large one), as free sees it: found by the address's
- * bits alone, and all zero for other pages.  Written by that thread; others may read it while it changes, and find that the
- * bin is not theirs. */
+ * bits alone, and all zero for other pages.  Written by that thread; others may read it while it changes, if they free what
+ * is not live, and then find that out from its state. */
 struct tgc_own {
-	uintptr_t start; /* address of the span */
-	uint32_t
-		bytes; /* of its slots (what is behind the last one belongs to none); written last, read before `bin` */
-	uint32_t magic;      /* tgs_classes'; tiny: 0 */
-	struct tgc_bin *bin; /* of its class, in the cache whose it is */
+	union {
+		uintptr_t start; /* address of the span */
+		uint64_t
+			tiny; /* of a tiny span: an eighth of how far an address is from here is where its bits are */
+	};
+	/* Of its slots (what is behind the last one belongs to none); tiny: 0.  Written last, read before the rest. */
+	uint32_t bytes;
+	uint32_t magic; /* tgs_classes'; tiny: TGC_OWN_TINY */
 	union {
 		tgs_taken *taken;              /* of its slots */
 		const _Atomic uint64_t *entry; /* of a tiny span: its entry in the page map */
 	};
+	uint32_t bin;  /* of its class: how far it is from the start of each cache */
+	uint32_t slot; /* whose the span is */
 };
+
+#define TGC_OWN_TINY 1u
 
 /* The table of them, by the low bits of the page's number; the mask is of what those give times the length of an entry.  While
  * not attached it is one page of nobody's. */
@@ -58,4 +64,4 @@ bool tgc_owns_open(void);
 void tgc_owns_close(void);
 /* This span is the cache's; it is not any more. */
 void tgc_own(struct tgc_cache *cache, uint64_t page, unsigned class);
-void tgc_disown(struct tgc_cache *cache, uint64_t page, unsigned class);
+void tgc_disown(uint64_t page, unsigned class);

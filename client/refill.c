@@ -2,9 +2,10 @@
  *
  *   1. the next unit with room of the current span, then of the other spans that the thread holds
  *   2. what other threads and processes have freed of our spans (the dirty bits say which)
- *   3. spans from the daemon, in batches that double while demand lasts, with one for each class that will need one soon;
- *      while demand lasts, the next batch is asked for ahead of need (client/prefetch.c), and fresh memory mapped ahead of
- *      the program's faults (client/populate.c)
+ *   3. a slot of a larger class that has many free (client/borrow.c)
+ *   4. spans from the daemon, in batches that double while demand lasts, with one for each class that will need one soon
+ *      (client/demand.c); while demand lasts, the next batch is asked for ahead of need (client/prefetch.c), and fresh memory
+ *      mapped ahead of the program's faults (client/populate.c)
  *
  * In the other direction, empty spans are kept for the next rise, since a live set that swings would otherwise cost
  * messages for ever.  What goes back: what nobody has needed for a second, beyond twice the last batch; all beyond
@@ -165,7 +166,7 @@ static void note_still(struct tgc_cache *cache, unsigned growing, unsigned count
  * of what we hold: first those that have the most. */
 static void yield_empty(struct tgc_cache *cache)
 {
-	uint64_t most = tgs_max(cache->n_pages / 16, YIELD_PAGES_MIN);
+	uint64_t most = tgs_max(cache->n_pages / 32, YIELD_PAGES_MIN);
 	unsigned class, richest;
 	uint64_t pages, max;
 
@@ -224,14 +225,18 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 	return r;
 }
 
-/* From what we hold: spans with room, spans that others have freed in, spans that we did not know of. */
+/* From what we hold: spans with room, spans that others have freed in. */
 static bool at_hand(struct tgc_cache *cache, unsigned class)
 {
 	if (tgc_bin_next(cache, class))
 		return true;
 	tgc_cache_drain(cache);
-	if (tgc_bin_next(cache, class))
-		return true;
+	return tgc_bin_next(cache, class);
+}
+
+/* Before the daemon is asked.  True: now there is something at hand. */
+static bool settle_first(struct tgc_cache *cache, unsigned class)
+{
 	heed_requests(cache);
 	tgc_foreign_flush(cache);
 	tgc_agree(cache);
@@ -260,29 +265,84 @@ static bool wants_more(const struct tgc_cache *cache, unsigned class)
 	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / (2 * BATCH_PART);
 }
 
-bool tgc_refill(struct tgc_cache *cache, unsigned class)
+/* Spans of a class that has nothing at hand. */
+static bool get_more(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_supply *supply = &cache->supply[class];
-	int r = 0;
+	int r;
 
-	if (!at_hand(cache, class)) {
-		r = fetch(cache, class);
-		if (r == 0 && !tgc_bin_next(cache, class))
-			r = -ENOMEM;
-	}
-	if (r < 0) {
+	if (settle_first(cache, class))
+		return true;
+	/* It goes up and down, and does not just grow. */
+	if (supply->borrowed != 0)
+		supply->batch = 0;
+	tgc_borrow_reset(cache, class);
+	r = fetch(cache, class);
+	if (r == 0 && !tgc_bin_next(cache, class))
+		r = -ENOMEM;
+	if (r < 0)
 		errno = tgc_alloc_errno(r);
-		return false;
+	return r == 0;
+}
+
+/* A span has become current, maybe: the next may be asked for ahead, if this one is new.  One that has been current before
+ * shows that the class does not only grow. */
+static void begin(struct tgc_cache *cache, unsigned class, const struct tgc_span *before)
+{
+	struct tgc_supply *supply = &cache->supply[class];
+	struct tgc_span *current = supply->current;
+
+	if (current == before)
+		return;
+	if (current->begun) {
+		if (supply->batch > 0)
+			supply->batch--;
+		return;
 	}
+	current->begun = true;
 	if (supply->batch >= PREFETCH_LOG_MIN && supply->n_spans >= PREFETCH_SPANS &&
 	    wants_more(cache, class) && !tgc_prefetch_asked(cache, class)) {
 		make_room(cache, class, ahead_size(cache, class));
 		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
 	}
-	if (supply->current->fresh)
-		tgc_populate(tgc_span_page(supply->current), tgs_classes[class].n_pages);
-	supply->current->fresh = false;
+	if (current->fresh)
+		tgc_populate(tgc_span_page(current), tgs_classes[class].n_pages);
+	current->fresh = false;
+}
+
+bool tgc_refill(struct tgc_cache *cache, unsigned class)
+{
+	const struct tgc_span *before = cache->supply[class].current;
+
+	if (!at_hand(cache, class) && !get_more(cache, class))
+		return false;
+	begin(cache, class, before);
 	return true;
+}
+
+/* What was asked for ahead when the class grew, which it does no more. */
+static bool take_asked(struct tgc_cache *cache, unsigned class)
+{
+	if (!tgc_prefetch_take(cache, class) || !tgc_bin_next(cache, class))
+		return false;
+	cache->supply[class].batch = 0;
+	return true;
+}
+
+unsigned tgc_refill_or_borrow(struct tgc_cache *cache, unsigned class)
+{
+	const struct tgc_span *before = cache->supply[class].current;
+
+	if (!at_hand(cache, class)) {
+		unsigned from = tgc_borrow(cache, class);
+
+		if (from != 0 && !take_asked(cache, class))
+			return from;
+		if (from == 0 && !get_more(cache, class))
+			return 0;
+	}
+	begin(cache, class, before);
+	return class;
 }
 
 static uint64_t hoard_pages_max(void)
@@ -339,6 +399,8 @@ static void give_back_all(struct tgc_cache *cache)
 		if (put_empty(cache, class, cache->supply[class].n_empty) == -ENOTCONN)
 			break;
 	}
+	/* Of what was at hand, that of other threads. */
+	tgc_foreign_flush(cache);
 	tgc_rpc_settle(cache->slot_id, cache->n_spans);
 }
 

@@ -68,11 +68,12 @@ static void park(struct tgc_cache *cache)
 	if (!tgc_process)
 		return;
 	if (cache->slot_id != 0) {
-		settle(cache);
-		/* A thread that takes a cache over begins with what is in spans. */
+		/* A thread that takes a cache over begins with what is in spans.  What is in other threads' spans is
+		 * theirs again. */
 		tgc_tiny_unload(cache);
 		for (class = 1; class < TGS_CLASSES_ALL; class += 1)
 			tgc_bin_unload(cache, class);
+		settle(cache);
 		if (!may_keep(cache))
 			tgc_return_all(cache);
 	}

@@ -22,20 +22,28 @@ static unsigned block_index(const uint8_t *block)
 	return (unsigned)((uint64_t)(block - tgc_heap.data) % TGS_PAGE_SIZE / 16);
 }
 
+/* Which of the four 16-bit parts of a word are zero. */
+static uint64_t zero_parts(uint64_t word)
+{
+	const uint64_t low = UINT64_C(0x7fff7fff7fff7fff);
+	/* The highest bit of each part is set if the part is not zero: no part carries into the next. */
+	uint64_t used = ((word & low) + low) | word;
+
+	/* Side by side. */
+	return ((~used & ~low) >> 15) * UINT64_C(0x1000200040008000) >> 60;
+}
+
 uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsigned group)
 {
 	const uint8_t *current = cache->tiny.end ? cache->tiny.end - 16 : NULL;
 	uint64_t free_blocks = 0;
 	unsigned i;
 
-	for (i = 0; i < 16; i++) {
-		uint64_t taken = atomic_load_explicit(
-			&tgc_heap.tiny_taken[page].taken[group * 16 + i], memory_order_relaxed);
-		unsigned k;
-
-		for (k = 0; k < 4; k++)
-			free_blocks |= (uint64_t)((taken >> 16 * k & 0xffff) == 0) << (4 * i + k);
-	}
+	for (i = 0; i < 16; i++)
+		free_blocks |= zero_parts(atomic_load_explicit(
+				       &tgc_heap.tiny_taken[page].taken[group * 16 + i],
+				       memory_order_relaxed))
+			       << 4 * i;
 	if (current && block_page(current) == page && block_index(current) / 64 == group)
 		free_blocks &= ~(UINT64_C(1) << block_index(current) % 64);
 	return free_blocks;
@@ -45,7 +53,8 @@ uint64_t tgc_tiny_free_blocks(const struct tgc_cache *cache, uint64_t page, unsi
 static void block_freed(struct tgc_cache *cache, uint8_t *block)
 {
 	if (!tgc_tiny_restart(cache, block))
-		tgc_slot_freed(cache, block_page(block), block_index(block));
+		tgc_span_freed(cache, tgc_span_record(block_page(block)), block_index(block) / 64,
+			       1);
 }
 
 void tgc_tiny_free(struct tgc_cache *cache, void *p, struct tgs_pending *noted)
@@ -91,7 +100,8 @@ void tgc_tiny_unload(struct tgc_cache *cache)
 
 	if (!old.end)
 		return;
-	tgc_tiny_make_current(cache, NULL, NULL, 0);
+	atomic_store_explicit(&cache->slot->tiny_block, 0, memory_order_release);
+	cache->tiny = (struct tgc_tiny){0};
 	if (TGC_LOAD(*old.bits) == 0)
 		block_freed(cache, old.end - 16);
 }

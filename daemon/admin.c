@@ -92,6 +92,9 @@ static int handle_status(struct tgd_session *session, const Tgd__Admin *admin,
 	snprintf(failure, sizeof(failure), "%s", keeping.upgrade_failure);
 	tgp_text_clean(failure, TGP_TEXT_MAX);
 	status->upgrade_failure = failure;
+	status->huge =
+		(char *)(uintptr_t)(heap.huge_refused ? "unsupported" : tgd_huge_names[heap.huge]);
+	status->huge_bytes = heap.huge_bytes;
 	SET_BODY(answer, status, STATUS);
 	return 0;
 }

@@ -54,12 +54,14 @@ int tgd_backing_init(struct tgd_backing *backing, const struct tgs_heap *view, i
 
 	*backing = (struct tgd_backing){.view = view, .map_fd = map_fd, .heap_fd = heap_fd};
 	tgd_headroom_init(&backing->headroom);
+	backing->huge_mode = TGD_HUGE_NEVER;
 	backing->map_bits = tgd_sparse_new(bits_bytes(g->map_bytes / TGS_OS_PAGE));
 	backing->state_bits = tgd_sparse_new(bits_bytes(g->data_at / TGS_OS_PAGE));
 	backing->page_bits = tgd_sparse_new(bits_bytes(g->n_pages));
 	backing->used_bits = tgd_sparse_new(bits_bytes(g->n_pages));
+	backing->huge_bits = tgd_sparse_new(bits_bytes(g->n_pages / TGD_HUGE_PAGES));
 	if (!backing->map_bits || !backing->state_bits || !backing->page_bits ||
-	    !backing->used_bits) {
+	    !backing->used_bits || !backing->huge_bits) {
 		tgd_backing_done(backing);
 		return -ENOMEM;
 	}
@@ -77,6 +79,7 @@ void tgd_backing_done(struct tgd_backing *backing)
 	tgd_sparse_free(backing->state_bits, bits_bytes(g->data_at / TGS_OS_PAGE));
 	tgd_sparse_free(backing->page_bits, bits_bytes(g->n_pages));
 	tgd_sparse_free(backing->used_bits, bits_bytes(g->n_pages));
+	tgd_sparse_free(backing->huge_bits, bits_bytes(g->n_pages / TGD_HUGE_PAGES));
 	memset(backing, 0, sizeof(*backing));
 }
 
@@ -273,6 +276,28 @@ bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page)
 	return tgd_bits_get(backing->page_bits, page);
 }
 
+/* Has any of the blocks memory? */
+static bool has_any(const struct tgd_backing *backing, uint64_t at, uint64_t bytes)
+{
+	uint64_t first = at / TGS_OS_PAGE, end = (at + bytes - 1) / TGS_OS_PAGE + 1;
+
+	return tgd_bits_get(backing->state_bits, first) ||
+	       tgd_bits_run(backing->state_bits, first, end) < end - first;
+}
+
+unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
+{
+	struct tgd_area areas[TGD_AREAS];
+	const struct tgd_area *dense = &areas[TGD_AREA_DENSE], *tiny = &areas[TGD_AREA_TINY_TAKEN];
+
+	tgd_areas_of(&backing->view->geometry, areas);
+	if (has_any(backing, dense->at + page * dense->stride, n_pages * dense->stride))
+		return TGS_DENSE;
+	if (has_any(backing, tiny->at + page * tiny->stride, n_pages * tiny->stride))
+		return TGS_TINY;
+	return TGS_SPARSE;
+}
+
 uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
 			 bool *ret_backed)
 {
@@ -298,6 +323,7 @@ int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 		return r;
 	tgd_bits_put(backing->page_bits, page, n_pages, false);
 	tgd_bits_put(backing->used_bits, page, n_pages, false);
+	tgd_backing_huge_split(backing, page, n_pages);
 	tgd_backing_count_scavenged(backing, bytes);
 	tgd_headroom_give(&backing->headroom, bytes);
 	return 0;

@@ -17,8 +17,13 @@
 #include <stdint.h>
 
 #include "daemon/headroom.h"
+#include "daemon/huge.h"
 #include "daemon/pages.h"
 #include "shm/region.h"
+
+/* What the machine calls a huge page. */
+#define TGD_HUGE_BYTES (UINT64_C(2) << 20)
+#define TGD_HUGE_PAGES (TGD_HUGE_BYTES / TGS_PAGE_SIZE)
 
 struct tgd_backing {
 	const struct tgs_heap *view;
@@ -27,6 +32,11 @@ struct tgd_backing {
 	uint64_t *state_bits; /* one for 4 KiB of the heap file before its pages */
 	uint64_t *page_bits;  /* one for a page */
 	uint64_t *used_bits;  /* one for a page; only where page_bits is set */
+	uint64_t *huge_bits;  /* one for a piece of 2 MiB; that it is one page, as far as we know */
+	uint64_t n_huge;      /* of these bits are set */
+	uint64_t
+		huge_rest_ns; /* no piece is made one page before; UINT64_MAX: this kernel cannot */
+	enum tgd_huge_mode huge_mode;
 	struct tgd_headroom headroom;
 };
 
@@ -56,6 +66,16 @@ bool tgd_backing_has_more(const struct tgd_backing *backing, uint64_t page);
 /* Backs pages that lengthen a large span: them and their entries. */
 int tgd_backing_more(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
 
+/* May a piece be made one huge page now? */
+bool tgd_backing_huge_now(const struct tgd_backing *backing);
+
+/* Makes the piece of TGD_HUGE_PAGES that begins at this page, a multiple of so many, one huge page, and with that backs
+ * what of it is not, and its entries.  -errno: nothing changed. */
+int tgd_backing_huge(struct tgd_backing *backing, uint64_t page);
+
+/* Of the pieces in which these pages lie a part is gone. */
+void tgd_backing_huge_split(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
+
 /* Backed pages get used.  True: none was before, so all of their memory is zero. */
 bool tgd_backing_use(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
 
@@ -64,6 +84,10 @@ bool tgd_backing_use(struct tgd_backing *backing, uint64_t page, uint64_t n_page
 bool tgd_backing_has_map(const struct tgd_backing *backing, uint64_t at, uint64_t bytes);
 bool tgd_backing_has_state(const struct tgd_backing *backing, uint64_t at, uint64_t bytes);
 bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page);
+
+/* Which kind of spans has state memory among these pages, whose first is a multiple of 16; TGS_SPARSE: neither dense nor tiny
+ * ones. */
+unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
 
 /* The first pages of [page, page + n_pages) that are alike: how many, and whether backed. */
 uint64_t tgd_backing_run(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages,

@@ -29,11 +29,11 @@ void tgd_central_init(struct tgd_central *central, const struct tgs_heap *view,
 	*central = (struct tgd_central){.view = view, .lease = lease, .holders = holders};
 }
 
-static uint64_t unit_taken(const struct tgs_heap *view, const struct tgs_span *span, unsigned unit)
+static uint64_t unit_used(const struct tgs_heap *view, const struct tgs_span *span, unsigned unit)
 {
 	unsigned kind = tgs_classes[span->class].kind;
 
-	return tgs_taken_bits(view, kind, span->page, unit) & tgs_unit_mask(span->n_slots, unit);
+	return tgs_used_bits(view, kind, span->page, unit) & tgs_unit_mask(span->n_slots, unit);
 }
 
 /* Blocks of a unit of a tiny span in which no object starts. */
@@ -48,16 +48,16 @@ static unsigned free_blocks(uint64_t taken)
 
 uint32_t tgd_central_room(const struct tgs_heap *view, const struct tgs_span *span)
 {
-	uint32_t blocks = 0, taken = 0;
+	uint32_t blocks = 0, used = 0;
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		uint64_t bits = unit_taken(view, span, unit);
+		uint64_t bits = unit_used(view, span, unit);
 
-		taken += (uint32_t)__builtin_popcountll(bits);
+		used += (uint32_t)__builtin_popcountll(bits);
 		blocks += free_blocks(bits);
 	}
-	return span->class == TGS_CLASS_TINY ? blocks : span->n_slots - taken;
+	return span->class == TGS_CLASS_TINY ? blocks : span->n_slots - used;
 }
 
 /* Nothing lives there, and nobody's free is waiting there to be harvested. */
@@ -67,7 +67,7 @@ static bool is_empty(const struct tgs_heap *view, const struct tgs_span *span)
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		if (unit_taken(view, span, unit) != 0 ||
+		if (unit_used(view, span, unit) != 0 ||
 		    tgs_remote_bits(view, kind, span->page, unit) != 0)
 			return false;
 	}
@@ -82,7 +82,7 @@ static bool is_published(const struct tgs_heap *view, const struct tgs_span *spa
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
 		uint64_t published = tgs_published_bits(view, kind, span->page, unit);
 
-		if (unit_taken(view, span, unit) & ~published)
+		if (unit_used(view, span, unit) & ~published)
 			return false;
 	}
 	return true;
@@ -159,6 +159,16 @@ static void kill_unpublished(const struct tgd_central *central, const struct tgs
 	}
 }
 
+/* What threads of the dead process kept at hand. */
+static void clear_held(const struct tgd_central *central, const struct tgs_span *span)
+{
+	unsigned kind = tgs_classes[span->class].kind;
+	unsigned unit;
+
+	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++)
+		tgs_held_clear(central->view, kind, span->page, unit);
+}
+
 void tgd_central_adopt(struct tgd_central *central, struct tgs_span *span, bool kill,
 		       const struct tgs_pending_set *pending)
 {
@@ -166,6 +176,7 @@ void tgd_central_adopt(struct tgd_central *central, struct tgs_span *span, bool 
 
 	/* While the map still says whose it was: a daemon killed in here leaves a span of a dead client, and
 	 * not one of central's with objects that nobody would ever free. */
+	clear_held(central, span);
 	if (kill) {
 		harvest(central, span);
 		kill_unpublished(central, span, pending);

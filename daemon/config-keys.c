@@ -11,9 +11,16 @@
 #include <string.h>
 
 #include "proto/size.h"
+#include "shm/base.h"
 
 #define BASE_UNIT (UINT64_C(4) << 20) /* the heap's pages start at a multiple of 4 MiB */
 #define BASE_MAX  (UINT64_C(1) << 47) /* of user space on x86-64, usually */
+
+const char *const tgd_huge_names[TGD_HUGE_MODES] = {
+	[TGD_HUGE_AUTO] = "auto",
+	[TGD_HUGE_NEVER] = "never",
+	[TGD_HUGE_ALWAYS] = "always",
+};
 
 int tgd_config_refuse(char *why, size_t why_size, const char *format, ...)
 {
@@ -178,6 +185,21 @@ static int set_idle_exit(struct tgd_config *config, const char *text, char *why,
 	return 0;
 }
 
+static int set_huge(struct tgd_config *config, const char *text, char *why, size_t why_size)
+{
+	unsigned i;
+
+	for (i = 0; i < TGS_ARRAY_LEN(tgd_huge_names); i++) {
+		if (strcmp(text, tgd_huge_names[i]) == 0) {
+			config->huge = (enum tgd_huge_mode)i;
+			return 0;
+		}
+	}
+	return tgd_config_refuse(
+		why, why_size, "\"%s\" does not say when to use huge pages: auto, never or always",
+		text);
+}
+
 static int set_log_level(struct tgd_config *config, const char *text, char *why, size_t why_size)
 {
 	if (tgd_log_level_parse(text, &config->log_level) < 0)
@@ -202,6 +224,8 @@ const struct tgd_config_key_text tgd_config_keys[TGD_CONFIG_KEYS] = {
 	[TGD_CONFIG_GROUP] = {"group", set_group, "NAME", "group of the socket: who may attach"},
 	[TGD_CONFIG_IDLE_EXIT] = {"idle-exit", set_idle_exit, "SECONDS",
 				  "end when no client was attached for so long (0: never)"},
+	[TGD_CONFIG_HUGE] = {"huge", set_huge, "MODE",
+			     "pages of 2 MiB for the heap: auto, never or always (auto)"},
 	[TGD_CONFIG_LOG_LEVEL] = {"log-level", set_log_level, "LEVEL",
 				  "error, warning, info or debug (info)"},
 };

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include "daemon/huge.h"
 #include "daemon/log.h"
 #include "proto/path.h"
 #include "shm/layout.h"
@@ -22,6 +23,7 @@ enum tgd_config_key {
 	TGD_CONFIG_MODE,
 	TGD_CONFIG_GROUP,
 	TGD_CONFIG_IDLE_EXIT,
+	TGD_CONFIG_HUGE,
 	TGD_CONFIG_LOG_LEVEL,
 	TGD_CONFIG_KEYS
 };
@@ -35,6 +37,7 @@ struct tgd_config {
 	mode_t mode;          /* of the socket */
 	gid_t group;          /* of the socket; (gid_t)-1: the daemon's own */
 	unsigned idle_exit_s; /* 0: never */
+	enum tgd_huge_mode huge;
 	enum tgd_log_level log_level;
 	char file[PATH_MAX];  /* "": none */
 	unsigned set;         /* bit (key): somebody set it */

@@ -2,8 +2,8 @@
  *
  * To make it takes longer than all the rest of a grant, and the client that waits for a grant does nothing meanwhile. So a
  * grant that had to make memory is followed by some more of it, in slices between other events: a 128th of what is in spans.
- * It goes to the lowest free pages, which are granted first.  Nothing of it is needed for any promise: if there is no memory,
- * or the limit is near, it just ends.
+ * It goes to the lowest free pages, which are granted first; of a heap that is large already to the lowest 2 MiB that can
+ * be a huge page.  Nothing of it is needed for any promise: if there is no memory, or the limit is near, it just ends.
  */
 #include "daemon/heap-impl.h"
 #include "shm/base.h"
@@ -21,7 +21,13 @@ bool tgd_heap_back_ahead(struct tgd_heap *heap)
 	if (!heap->grows)
 		return false;
 	heap->grows = false;
-	if (idle >= want || heap->lease.n_pages + idle + SLICE_PAGES > heap->limit_pages ||
+	want = tgd_heap_huge_ahead(heap, want);
+	if (idle >= want)
+		return false;
+	heap->grows = tgd_heap_huge_back_ahead(heap);
+	if (heap->grows)
+		return true;
+	if (heap->lease.n_pages + idle + SLICE_PAGES > heap->limit_pages ||
 	    tgd_pages_alloc(heap->pages, want, 1, &page, &scavenged) < 0)
 		return false;
 	/* The first piece without memory, if there is one among them. */

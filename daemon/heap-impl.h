@@ -26,6 +26,8 @@ struct tgd_heap {
 	struct tgd_scavenge scavenge;
 	struct tgd_roots roots;
 	uint64_t limit_pages;
+	uint64_t group
+		[3]; /* by kind: the group of pages (heap-place.c) where the last span was put */
 	bool grows; /* the last grant was of memory that had to be made: some is made for the next */
 	uint64_t n_refused;
 	uint64_t sweep_at_ms;   /* next sweep of central */
@@ -51,8 +53,19 @@ int tgd_heap_find_client(struct tgd_heap *heap, uint32_t client_id, uint32_t *re
 /* The index of the client to which the slot belongs; -EINVAL, -ENOENT, noted. */
 int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot, uint32_t *ret);
 
+/* Takes pages for spans of a small class, side by side: for some of `count`.  Returns for how many; 0: there is no room. */
+unsigned tgd_heap_choose(struct tgd_heap *heap, unsigned class, unsigned count, uint64_t *ret_page);
+
 /* Pages that were taken but do not become a span go back, each run as what it is. */
 void tgd_heap_give_back(struct tgd_heap *heap, uint64_t page, uint64_t n_pages);
+
+/* Before this run, which has been taken, gets memory: what of it may be huge pages becomes such. */
+void tgd_heap_huge_grant(struct tgd_heap *heap, uint64_t page, uint64_t n_pages);
+
+/* How many pages are to have memory ahead of need where `want` would do; and one slice of it, a huge page.  False: small
+ * pages have to do. */
+uint64_t tgd_heap_huge_ahead(struct tgd_heap *heap, uint64_t want);
+bool tgd_heap_huge_back_ahead(struct tgd_heap *heap);
 
 /* While the heap grows: a slice of making memory for the next grants.  False: there is nothing (more) to do. */
 bool tgd_heap_back_ahead(struct tgd_heap *heap);

@@ -49,33 +49,17 @@ static void keep_limit(struct tgd_heap *heap)
 		(void)tgd_scavenge_force(&heap->scavenge, all - heap->limit_pages);
 }
 
+/* A run of pages that has been taken is about to get memory. */
+static void prepare(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
+{
+	keep_limit(heap);
+	tgd_heap_huge_grant(heap, page, n_pages);
+}
+
 /* What may be added to the spans. */
 static uint64_t pages_left(const struct tgd_heap *heap)
 {
 	return heap->limit_pages - tgs_min(heap->limit_pages, heap->lease.n_pages);
-}
-
-/* Pages for spans side by side: at first as many as lie together among idle pages, so that what others gave back bit by
- * bit is used up; else all `count`, or as many as there is room for.  Returns how many. */
-static unsigned choose(struct tgd_heap *heap, uint64_t n_pages, unsigned count, uint64_t *ret_page)
-{
-	uint64_t page, scavenged;
-	unsigned n;
-
-	for (n = count; n > 0; n /= 2) {
-		if (tgd_pages_free_backed(heap->pages) < n * n_pages ||
-		    tgd_pages_alloc(heap->pages, n * n_pages, 1, &page, &scavenged) < 0)
-			continue;
-		*ret_page = page;
-		if (scavenged == 0)
-			return n;
-		tgd_heap_give_back(heap, page, n * n_pages);
-	}
-	for (n = count; n > 0; n /= 2) {
-		if (tgd_pages_alloc(heap->pages, n * n_pages, 1, ret_page, &scavenged) == 0)
-			break;
-	}
-	return n;
 }
 
 /* New spans of a small class: some of `count`, or as many as there is memory for.  Returns how many. */
@@ -87,10 +71,10 @@ static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsig
 	unsigned i;
 
 	for (count = (unsigned)tgs_min(count, pages_left(heap) / n_pages); count > 0; count /= 2) {
-		count = choose(heap, n_pages, count, &page);
+		count = tgd_heap_choose(heap, class, count, &page);
 		if (count == 0)
 			break;
-		keep_limit(heap);
+		prepare(heap, page, n_pages * count);
 		if (tgd_backing_spans(&heap->backing, page, n_pages, count, class) == 0)
 			break;
 		tgd_heap_give_back(heap, page, n_pages * count);
@@ -188,65 +172,24 @@ int tgd_heap_get_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 	return 0;
 }
 
-/* New spans, one of each class, side by side: so all are backed at once. */
-static unsigned grow_each(struct tgd_heap *heap, unsigned slot, struct tgd_grant *grants,
-			  unsigned n)
-{
-	uint64_t n_pages = 0, page, at;
-	unsigned i;
-	int r;
-
-	for (i = 0; i < n; i++)
-		n_pages += tgs_classes[grants[i].class].n_pages;
-	if (n == 0 || n_pages > pages_left(heap) || choose(heap, n_pages, 1, &page) == 0)
-		return 0;
-	keep_limit(heap);
-	r = tgd_backing_more(&heap->backing, page, n_pages);
-	for (i = 0, at = page; i < n && r == 0; at += tgs_classes[grants[i].class].n_pages, i++)
-		r = tgd_backing_spans(&heap->backing, at, tgs_classes[grants[i].class].n_pages, 1,
-				      grants[i].class);
-	if (r < 0) {
-		tgd_heap_give_back(heap, page, n_pages);
-		return 0;
-	}
-	for (i = 0, at = page; i < n; at += tgs_classes[grants[i].class].n_pages, i++) {
-		unsigned class = grants[i].class;
-
-		grants[i].page = at;
-		grants[i].free =
-			class == TGS_CLASS_TINY ? TGS_PAGE_SIZE / 16 : tgs_classes[class].n_slots;
-		grants[i].zero = use(heap, at, tgs_classes[class].n_pages);
-		tgd_lease_create(&heap->lease, at, tgs_classes[class].n_pages, class, slot);
-	}
-	tgd_scavenge_note(&heap->scavenge);
-	return n;
-}
-
 unsigned tgd_heap_get_one_each(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 			       const uint32_t *classes, size_t n_classes, struct tgd_grant *ret)
 {
-	struct tgd_grant grow[TGS_CLASSES_ALL], *grant;
-	unsigned n = 0, n_grow = 0, closet;
+	unsigned n = 0, closet;
 	uint32_t index;
 	size_t i;
 
 	if (tgd_heap_find_slot(heap, client_id, slot, &index) < 0)
 		return 0;
 	closet = heap->holders.table[index].closet;
-	for (i = 0; i < n_classes && i < TGS_CLASSES_ALL; i++) {
-		if (classes[i] < 2 || classes[i] > TGS_CLASS_TINY)
+	for (i = 0; i < n_classes; i++) {
+		unsigned class = classes[i];
+
+		if (class < 2 || class > TGS_CLASS_TINY ||
+		    take_or_grow(heap, class, slot, closet, 1, &ret[n]) == 0)
 			continue;
-		grant = &ret[n];
-		if (tgd_central_take(&heap->central, classes[i], slot, closet, grant)) {
-			grant->class = (uint8_t)classes[i];
-			n++;
-		} else {
-			grow[n_grow++] = (struct tgd_grant){.class = (uint8_t)classes[i]};
-		}
+		ret[n++].class = (uint8_t) class;
 	}
-	n_grow = grow_each(heap, slot, grow, n_grow);
-	for (i = 0; i < n_grow; i++)
-		ret[n++] = grow[i];
 	return n;
 }
 
@@ -314,7 +257,7 @@ static int try_large(struct tgd_heap *heap, unsigned slot, uint64_t n_pages, uin
 	r = alloc_aligned(heap, n_pages, align, &page);
 	if (r < 0)
 		return r;
-	keep_limit(heap);
+	prepare(heap, page, n_pages);
 	r = tgd_backing_spans(&heap->backing, page, n_pages, 1, 0);
 	if (r < 0) {
 		tgd_heap_give_back(heap, page, n_pages);
@@ -362,7 +305,7 @@ static unsigned grow_large(struct tgd_heap *heap, unsigned slot, uint64_t n_page
 	for (count = (unsigned)tgs_min(count, pages_left(heap) / n_pages); count > 1; count /= 2) {
 		if (tgd_pages_alloc(heap->pages, n_pages * count, 1, &page, &scavenged) < 0)
 			continue;
-		keep_limit(heap);
+		prepare(heap, page, n_pages * count);
 		for (i = 0; i < count && r == 0; i++)
 			r = tgd_backing_spans(&heap->backing, page + i * n_pages, n_pages, 1, 0);
 		if (r == 0)
@@ -402,7 +345,7 @@ static int lengthen(struct tgd_heap *heap, struct tgs_span *span, uint64_t n_pag
 
 	if (more > pages_left(heap) || tgd_pages_alloc_at(heap->pages, end, more, &scavenged) < 0)
 		return -ENOMEM;
-	keep_limit(heap);
+	prepare(heap, end, more);
 	if (tgd_backing_more(&heap->backing, end, more) < 0) {
 		tgd_heap_give_back(heap, end, more);
 		return -ENOMEM;

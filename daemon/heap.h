@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/huge.h"
 #include "shm/layout.h"
 #include "shm/region.h"
 #include "shm/sizeclass.h"
@@ -23,6 +24,9 @@ struct tgd_heap_options {
 	uint64_t limit_bytes;   /* 0: all of the reservation */
 	uint64_t base;          /* address in every process; 0: choose */
 };
+
+/* Until told otherwise it is TGD_HUGE_NEVER. */
+void tgd_heap_set_huge(struct tgd_heap *heap, enum tgd_huge_mode mode);
 
 /* Makes a new, empty heap.  On failure `why` says in a sentence what was wrong. */
 int tgd_heap_new(struct tgd_heap **ret, const struct tgd_heap_options *options, char *why,
@@ -92,8 +96,8 @@ struct tgd_grant {
 int tgd_heap_get_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot, unsigned class,
 		       unsigned count, struct tgd_grant *ret, unsigned *ret_n);
 
-/* One span of each of these classes for a slot of this client: all those that central has not, or none of these.  Returns
- * how many; `ret` has room for all. */
+/* One span of each of these classes for a slot of this client, as far as there is memory without an effort.  Returns how
+ * many; `ret` has room for all. */
 unsigned tgd_heap_get_one_each(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 			       const uint32_t *classes, size_t n, struct tgd_grant *ret);
 
@@ -175,6 +179,9 @@ struct tgd_heap_status {
 	uint64_t resident_bytes;  /* what both memory files take of the machine's memory */
 	uint64_t idle_bytes;      /* free pages that still have memory */
 	uint64_t scavenged_bytes; /* given back to the kernel, since the files were made */
+	uint64_t huge_bytes;      /* in huge pages that this daemon made */
+	enum tgd_huge_mode huge;
+	bool huge_refused; /* this kernel makes none on request */
 	uint64_t largest_free_run_bytes;
 	uint64_t clients;           /* live; dead ones that are being settled not counted */
 	uint64_t dead_clients;      /* being settled */

@@ -204,7 +204,7 @@ static void wipe(struct tgs_slot *slot)
 
 	atomic_store_explicit(&slot->in_use, 0, memory_order_relaxed);
 	atomic_store_explicit(&slot->tiny_block, 0, memory_order_relaxed);
-	atomic_store_explicit(&slot->tiny_offset, 0, memory_order_relaxed);
+	atomic_store_explicit(&slot->tiny_left, 0, memory_order_relaxed);
 	/* step.seq and mark go on counting: words of the heap may still carry this slot's tag. */
 	atomic_store_explicit(&slot->step.word, 0, memory_order_relaxed);
 	atomic_store_explicit(&slot->step.arg, 0, memory_order_relaxed);

@@ -8,6 +8,7 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/admin.c \
 	%D%/admin.h \
 	%D%/backing-find.c \
+	%D%/backing-huge.c \
 	%D%/backing-impl.h \
 	%D%/backing.c \
 	%D%/backing.h \
@@ -32,8 +33,10 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/headroom.h \
 	%D%/heap-ahead.c \
 	%D%/heap-check.c \
+	%D%/heap-huge.c \
 	%D%/heap-impl.h \
 	%D%/heap-info.c \
+	%D%/heap-place.c \
 	%D%/heap-spans.c \
 	%D%/heap-state.c \
 	%D%/heap-work.c \
@@ -41,6 +44,7 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/heap.h \
 	%D%/holders.c \
 	%D%/holders.h \
+	%D%/huge.h \
 	%D%/join.c \
 	%D%/join.h \
 	%D%/keeper.c \

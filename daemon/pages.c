@@ -220,6 +220,18 @@ int tgd_pages_alloc(struct tgd_pages *pages, uint64_t n, uint64_t align_pages, u
 	return 0;
 }
 
+/* Where the lowest run of n free pages is that begins at `from` or above; TGD_PAGES_NONE: nowhere. */
+uint64_t tgd_pages_find(const struct tgd_pages *pages, uint64_t from, uint64_t n)
+{
+	uint64_t low;
+
+	if (from < pages->hint)
+		from = pages->hint;
+	return tgd_pagetree_find(&pages->tree, from, n, &low);
+}
+
+_Static_assert(TGD_PAGES_NONE == TGD_PAGETREE_NONE, "what a search finds is passed on");
+
 static bool is_free(const struct tgd_pages *pages, uint64_t first, uint64_t n)
 {
 	struct walk walk = walk_over(first, n);

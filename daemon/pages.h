@@ -36,13 +36,15 @@ struct tgd_pages_count {
 	uint64_t scavenged_free;
 };
 
-#define TGD_PAGES_MAX (UINT64_C(1) << 34) /* 128 TiB, the address space of a process */
+#define TGD_PAGES_NONE UINT64_MAX
+#define TGD_PAGES_MAX  (UINT64_C(1) << 34) /* 128 TiB, the address space of a process */
 
 int tgd_pages_new(struct tgd_pages **ret, uint64_t n_pages);
 struct tgd_pages *tgd_pages_free(struct tgd_pages *pages);
 
 int tgd_pages_alloc(struct tgd_pages *pages, uint64_t n, uint64_t align_pages, uint64_t *ret_first,
 		    uint64_t *ret_scavenged);
+uint64_t tgd_pages_find(const struct tgd_pages *pages, uint64_t from, uint64_t n);
 int tgd_pages_alloc_at(struct tgd_pages *pages, uint64_t first, uint64_t n,
 		       uint64_t *ret_scavenged);
 void tgd_pages_release(struct tgd_pages *pages, uint64_t first, uint64_t n, bool scavenged);

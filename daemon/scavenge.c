@@ -33,7 +33,7 @@ uint64_t tgd_scavenge_excess(const struct tgd_scavenge *scavenge)
 	uint64_t in_use = tgd_pages_in_use(scavenge->pages);
 	uint64_t idle = tgd_pages_free_backed(scavenge->pages);
 	uint64_t peak = tgs_max(scavenge->peak_pages, in_use);
-	uint64_t goal = peak + peak / 10;
+	uint64_t goal = peak + peak / 10 + scavenge->spare_pages;
 
 	return in_use + idle > goal ? tgs_min(in_use + idle - goal, idle) : 0;
 }

@@ -25,6 +25,7 @@ struct tgd_scavenge {
 	struct tgd_pages *pages;
 	struct tgd_backing *backing;
 	uint64_t peak_pages;  /* recent; decays */
+	uint64_t spare_pages; /* so many idle pages above the goal stay, too */
 	uint64_t decay_at_ms; /* next time that it falls; 0: not started */
 	uint64_t rest_until_ms;
 	uint64_t state_bytes; /* of state given back, since the start */

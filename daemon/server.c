@@ -314,14 +314,19 @@ static int get_heap(struct tgd_server *server, const struct tgd_handover *handov
 	int r;
 
 	server->takes_over = handover->map >= 0;
-	if (!server->takes_over)
-		return tgd_heap_new(&context->heap, &options, why, why_size);
+	if (!server->takes_over) {
+		r = tgd_heap_new(&context->heap, &options, why, why_size);
+		if (r == 0)
+			tgd_heap_set_huge(context->heap, config->huge);
+		return r;
+	}
 	r = tgd_heap_adopt(&context->heap, handover->map, handover->heap, handover->name, why,
 			   why_size);
 	if (r == -EPROTO)
 		tgd_kept_leave(&server->kept, "refused", why);
 	if (r < 0)
 		return r;
+	tgd_heap_set_huge(context->heap, config->huge);
 	return tgd_clients_resume(context, why, why_size);
 }
 

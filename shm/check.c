@@ -126,6 +126,7 @@ static int check_unit(const struct tgs_heap *heap, const struct tgs_span *span, 
 	uint64_t remote = tgs_remote_bits(heap, kind, span->page, unit);
 	uint64_t taken = tgs_taken_bits(heap, kind, span->page, unit);
 	uint64_t published = tgs_published_bits(heap, kind, span->page, unit);
+	uint64_t used = tgs_used_bits(heap, kind, span->page, unit);
 	uint64_t live = taken & ~remote & ~pending & valid;
 	uint64_t bad;
 
@@ -141,7 +142,7 @@ static int check_unit(const struct tgs_heap *heap, const struct tgs_span *span, 
 		ret->object_bytes +=
 			(uint64_t)__builtin_popcountll(live) * tgs_classes[span->class].size;
 
-	bad = (taken | remote | published) & ~valid;
+	bad = (used | remote | published) & ~valid;
 	if (bad)
 		return complain(why, why_size, span, unit,
 				"has a bit set, but there is no such slot", bad);

@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 5u
+#define TGS_LAYOUT_VERSION 6u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -252,7 +252,8 @@ struct tgs_slot {
 	uint32_t reserved0;
 	_Atomic uint64_t
 		tiny_block; /* W: owner   R: all; ref of the current tiny block, pinned while it stands here; 0: none */
-	_Atomic uint64_t tiny_offset; /* W: owner   R: all; bytes of it handed out; relaxed */
+	_Atomic uint64_t
+		tiny_left; /* W: owner (release)   R: all (acquire; tiny_block before and after); bytes of it not handed out, the last ones */
 	_Atomic uint64_t
 		held; /* W: owner (before the first place of the group is filled, after all are applied)   R: recoverer, check; a bit for each group of `pending`: clear, all its places are free */
 	uint64_t reserved1[4];
@@ -272,14 +273,21 @@ struct tgs_slot {
 
 /* Is there an object in this slot?  A byte for each, but for tiny spans, so that the owner's malloc is a store and its free a
  * look and a store, which no other slot's have to wait for.
- * W: owner thread (plain stores), daemon once nobody owns the span; of a large span any thread of the owning process
- *    (exchange); anybody who sets TGS_SPECIAL of a live object (or)
+ * W: owner thread (plain stores), daemon once nobody owns the span; while it is TGS_TAKEN or TGS_HELD, any thread of the
+ *    owning process that frees the object, or hands the slot out again (plain stores); of a large span any thread of that
+ *    process (exchange); anybody who sets TGS_SPECIAL of a live object (or)
  * R: all (relaxed) */
 typedef _Atomic uint8_t tgs_taken;
 
 #define TGS_TAKEN 1u
 #define TGS_SPECIAL \
 	2u /* it is, or was about to be, published or freed by others: the unit's words tell; else they need no look */
+
+/* Instead of TGS_TAKEN: no object is there, and the thread that freed the last one keeps the slot at hand; for others, its
+ * owner too, it is not free.  Ends with the process. */
+#define TGS_HELD 4u
+/* With TGS_TAKEN: a thread of the owning process has freed the object, and its owner is to hear of it. */
+#define TGS_GOING 8u
 
 /* What else there is to know of up to 64 objects of a span: one bit each.  An object is live when it is taken and `remote` is
  * not set. */

@@ -136,5 +136,5 @@ void tgs_settle_slot(const struct tgs_heap *heap, unsigned self)
 	}
 	atomic_store_explicit(&slot->held, 0, memory_order_release);
 	atomic_store_explicit(&slot->tiny_block, 0, memory_order_release);
-	atomic_store_explicit(&slot->tiny_offset, 0, memory_order_release);
+	atomic_store_explicit(&slot->tiny_left, 0, memory_order_release);
 }

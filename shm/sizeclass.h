@@ -23,6 +23,7 @@
 #define TGS_CLASS_TINY  68 /* spans of single bytes, grouped in 16-byte blocks */
 #define TGS_CLASSES_ALL 69
 #define TGS_SMALL_MAX   32768 /* the largest request that has a class of its own */
+#define TGS_FINE_MAX    1024  /* the largest request whose class is looked up in steps of 8 bytes */
 #define TGS_TINY_MAX    15    /* the largest request that goes to a tiny span */
 
 /* How many units of 64 objects the state of a span has: 1, 8 or 128. */
@@ -38,17 +39,16 @@ struct tgs_class {
 };
 
 extern TGS_HIDDEN const struct tgs_class tgs_classes[TGS_CLASSES_ALL];
-extern TGS_HIDDEN const uint8_t tgs_class_table_a[129]; /* by ceil(size / 8), up to 1016 bytes */
+extern TGS_HIDDEN const uint8_t tgs_class_table_a[129]; /* by ceil(size / 8), up to 1024 bytes */
 extern TGS_HIDDEN const uint8_t tgs_class_table_b[249]; /* by ceil((size - 1024) / 128), above */
 
 /*
  * The smallest class whose slots hold size bytes, for 1..TGS_SMALL_MAX; the caller has checked the
- * range. Sizes 1017..1024 make the subtraction wrap, and the addition wraps it back to index 0:
- * that is why the type must be unsigned.
+ * range. Go looks up sizes from 1017 on in the second table; both have 1024.
  */
 static inline unsigned tgs_size_to_class(size_t size)
 {
-	if (__builtin_expect(size <= 1024 - 8, 1))
+	if (__builtin_expect(size <= TGS_FINE_MAX, 1))
 		return tgs_class_table_a[(size + 7) >> 3];
 	return tgs_class_table_b[(size - 1024 + 127) >> 7];
 }

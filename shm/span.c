@@ -32,34 +32,72 @@ bool tgs_span_at(const struct tgs_heap *heap, uint64_t page, struct tgs_span *re
 /* Eight of them, as who reads or marks many of them sees them. */
 typedef uint64_t __attribute__((may_alias)) eight;
 
-/* The lowest bits of eight bytes, side by side. */
-static uint64_t gather(const tgs_taken *bytes)
+static uint64_t load_eight(const tgs_taken *bytes)
 {
-	uint64_t value = __atomic_load_n((const eight *)bytes, __ATOMIC_ACQUIRE);
+	return __atomic_load_n((const eight *)bytes, __ATOMIC_ACQUIRE);
+}
 
+/* The lowest bits of eight bytes, side by side. */
+static uint64_t gather(uint64_t value)
+{
 	return (value & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080) >> 56;
 }
-_Static_assert(TGS_TAKEN == 1, "the lowest bit");
+_Static_assert(TGS_TAKEN == 1 && TGS_HELD == 1 << 2, "the lowest bit, and two above");
 
-uint64_t tgs_taken_first(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
-			 unsigned n_slots)
+static uint64_t tiny_bits(const struct tgs_heap *heap, uint64_t page, unsigned unit)
+{
+	return atomic_load_explicit(&heap->tiny_taken[page].taken[unit], memory_order_acquire);
+}
+
+uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
 {
 	const tgs_taken *bytes;
 	uint64_t bits = 0;
 	unsigned i;
 
 	if (kind == TGS_TINY)
-		return atomic_load_explicit(&heap->tiny_taken[page].taken[unit],
-					    memory_order_acquire);
+		return tiny_bits(heap, page, unit);
 	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
-	for (i = 0; i < n_slots; i += 8)
-		bits |= gather(bytes + i) << i;
+	for (i = 0; i < 64; i += 8)
+		bits |= gather(load_eight(bytes + i)) << i;
 	return bits;
 }
 
-uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+uint64_t tgs_used_first(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+			unsigned n_slots)
 {
-	return tgs_taken_first(heap, kind, page, unit, 64);
+	const tgs_taken *bytes;
+	uint64_t bits = 0;
+	unsigned i;
+
+	if (kind == TGS_TINY)
+		return tiny_bits(heap, page, unit);
+	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
+	for (i = 0; i < n_slots; i += 8) {
+		uint64_t value = load_eight(bytes + i);
+
+		bits |= gather(value | value >> 2) << i;
+	}
+	return bits;
+}
+
+uint64_t tgs_used_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+{
+	return tgs_used_first(heap, kind, page, unit, 64);
+}
+
+void tgs_held_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
+{
+	tgs_taken *bytes;
+	unsigned i;
+
+	if (kind == TGS_TINY)
+		return;
+	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
+	for (i = 0; i < 64; i++) {
+		if (atomic_load_explicit(&bytes[i], memory_order_relaxed) & (TGS_HELD | TGS_GOING))
+			atomic_store_explicit(&bytes[i], 0, memory_order_release);
+	}
 }
 
 uint64_t tgs_taken_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
@@ -187,6 +225,11 @@ bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *objec
 	uint64_t remote = tgs_remote_bits(heap, kind, object->span.page, object->unit);
 	uint64_t taken = tgs_taken_bits(heap, kind, object->span.page, object->unit);
 
+	if (kind != TGS_TINY &&
+	    (atomic_load_explicit(&tgs_taken_bytes(heap, kind, object->span.page)[object->index],
+				  memory_order_acquire) &
+	     TGS_GOING))
+		return false;
 	return (taken & ~remote & object->bit) != 0;
 }
 
@@ -200,14 +243,16 @@ static size_t tiny_size(const struct tgs_heap *heap, const struct tgs_object *ob
 	uint64_t block = tgs_ref_of(heap, tgs_page_address(heap, object->span.page)) +
 			 object->index - in_block;
 	const struct tgs_slot *slot = &heap->slots[object->span.owner];
-	uint64_t end = 16, used, taken, later;
+	uint64_t end = 16, left, taken, later;
 
-	/* The slot first: what its thread puts into the block later lies behind `used`, or shows in `taken`. */
+	/* The slot first: what its thread puts into the block later lies in what is left, or shows in `taken`.  Of a block that
+	 * is not current any more nothing is handed out. */
 	if (object->span.owner != TGS_SLOT_CENTRAL &&
 	    atomic_load_explicit(&slot->tiny_block, memory_order_acquire) == block) {
-		used = atomic_load_explicit(&slot->tiny_offset, memory_order_acquire);
-		if (used > in_block && used <= 16)
-			end = used;
+		left = atomic_load_explicit(&slot->tiny_left, memory_order_acquire);
+		if (left < 16 - in_block &&
+		    atomic_load_explicit(&slot->tiny_block, memory_order_relaxed) == block)
+			end = 16 - left;
 	}
 	taken = tgs_taken_bits(heap, TGS_TINY, object->span.page, object->unit);
 	later = (taken >> shift & 0xffff) >> in_block >> 1;
@@ -247,7 +292,7 @@ bool tgs_span_empty(const struct tgs_heap *heap, const struct tgs_span *span)
 	unsigned unit;
 
 	for (unit = 0; unit < tgs_span_units(span->n_slots); unit++) {
-		if (tgs_taken_bits(heap, kind, span->page, unit) != 0 ||
+		if (tgs_used_bits(heap, kind, span->page, unit) != 0 ||
 		    tgs_remote_bits(heap, kind, span->page, unit) != 0)
 			return false;
 	}

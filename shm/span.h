@@ -56,9 +56,16 @@ static inline tgs_taken *tgs_taken_bytes(const struct tgs_heap *heap, unsigned k
 /* Which objects of a unit are taken.  Acquire. */
 uint64_t tgs_taken_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit);
 
+/* Which slots of a unit may not be handed out: those that are taken, and those that a thread keeps at hand (TGS_HELD).
+ * Acquire. */
+uint64_t tgs_used_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit);
+
 /* The same, looking only at so many slots of it, or some more. */
-uint64_t tgs_taken_first(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
-			 unsigned n_slots);
+uint64_t tgs_used_first(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit,
+			unsigned n_slots);
+
+/* What was kept at hand, or was on its way to its owner, is free: the process has ended. */
+void tgs_held_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit);
 
 /* Those that are taken among `bits` are not any more: returned.  By whoever alone may write them, or for large objects, of
  * which of several that do so at once one gets it. */
@@ -161,7 +168,7 @@ enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
  * in none.  Looks for the first page of a large object page by page. */
 bool tgs_object_around(const struct tgs_heap *heap, uint64_t ref, struct tgs_object *ret_object);
 
-/* Taken, and not freed by anybody whose free has been applied. */
+/* Taken, and not freed by a thread of the owning process, nor by anybody else whose free has been applied. */
 bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *object);
 
 /* Bytes that may be used at a live object. */
@@ -170,5 +177,5 @@ size_t tgs_object_size(const struct tgs_heap *heap, const struct tgs_object *obj
 /* Live slots of a span now; exact when nobody works on it. */
 uint32_t tgs_span_live(const struct tgs_heap *heap, const struct tgs_span *span);
 
-/* No bit is set in its state: nothing live, nothing waiting to be harvested. */
+/* Nothing live, nothing waiting to be harvested, nothing that a thread keeps at hand. */
 bool tgs_span_empty(const struct tgs_heap *heap, const struct tgs_span *span);

@@ -52,8 +52,10 @@ tg_unit_tests = \
 	%D%/unit/test_frame \
 	%D%/unit/test_headroom \
 	%D%/unit/test_heap \
+	%D%/unit/test_heap_huge \
 	%D%/unit/test_heap_info \
 	%D%/unit/test_heap_memory \
+	%D%/unit/test_heap_place \
 	%D%/unit/test_heap_state \
 	%D%/unit/test_heap_threads \
 	%D%/unit/test_layout \
@@ -87,6 +89,7 @@ tg_unit_tests = \
 	%D%/unit/test_tsan_remote
 
 # Tests of memory that fails stand between the daemon and the kernel.
+%C%_unit_test_heap_huge_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=madvise,--wrap=clock_gettime
 %C%_unit_test_heap_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
 %C%_unit_test_heap_state_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate
 
@@ -103,6 +106,7 @@ tg_integration_tests = \
 	%D%/integration/test_attach \
 	%D%/integration/test_badfree \
 	%D%/integration/test_badinput \
+	%D%/integration/test_borrow \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_exec \

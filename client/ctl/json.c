@@ -26,7 +26,7 @@ json_t *tgc_json_status(const Tgd__Status *s)
 {
 	/* clang-format off */
 	return json_pack("{s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
-			 " s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}",
+			 " s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I}",
 			 "heap", s->heap,
 			 "pid", N(s->pid),
 			 "uptime_s", N(s->uptime_ms / 1000),
@@ -52,7 +52,9 @@ json_t *tgc_json_status(const Tgd__Status *s)
 			 "refused", N(s->refused),
 			 "keeper_pid", N(s->keeper_pid),
 			 "restarts", N(s->restarts),
-			 "upgrade_failure", s->upgrade_failure);
+			 "upgrade_failure", s->upgrade_failure,
+			 "huge", s->huge,
+			 "huge_bytes", N(s->huge_bytes));
 	/* clang-format on */
 }
 

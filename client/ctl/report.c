@@ -89,6 +89,9 @@ static void print_memory(FILE *out, const Tgd__Status *s)
 		size_text(s->free_bytes), size_text(s->largest_free_run_bytes));
 	fprintf(out, LABEL "%s of memory, %s of it free and kept for reuse\n", "resident",
 		size_text(s->resident_bytes), size_text(s->idle_bytes));
+	if (*s->huge != '\0')
+		fprintf(out, LABEL "%s, %s in pages of 2 MiB\n", "huge", s->huge,
+			size_text(s->huge_bytes));
 	fprintf(out, LABEL "%s given back to the kernel since the start\n", "returned",
 		size_text(s->scavenged_bytes));
 }

@@ -18,6 +18,7 @@ enum {
 	PAGE = 8192,
 	LARGE = 40000,
 	MIB = 1 << 20,
+	HUGE = 4 * MIB, /* has at least one huge page in it */
 };
 
 static size_t a(void)
@@ -164,6 +165,22 @@ static void free_own(void)
 	tgt_do_free(tgt_item(0));
 	tgt_do_malloc(2, a());
 	tgt_do_free(tgt_item(1));
+	tgt_end();
+}
+
+/* As many are free as there may be hints, after there was no room for one once. */
+static void no_hint_left(void)
+{
+	tgt_do_mallocs(0, 200, a());
+	tgt_do_frees(0, 2 * 67);
+}
+
+/* Of two units, most of them of the second. */
+static void free_some(void)
+{
+	tgt_begin();
+	tgt_do_frees(2 * 67, 4);
+	tgt_do_malloc(200, a());
 	tgt_end();
 }
 
@@ -370,6 +387,7 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"malloc, first, dense", .operation = malloc_one, .a = DENSE},
 	{"malloc, first, sparse", .operation = malloc_one, .a = SPARSE},
 	{"malloc, first, large", .operation = malloc_one, .a = LARGE},
+	{"malloc, huge pages", .operation = malloc_one, .a = HUGE},
 	{"malloc, next, dense", .set_up = one_at_hand, .operation = malloc_one, .a = DENSE},
 	{"malloc, next, sparse", .set_up = one_at_hand, .operation = malloc_one, .a = SPARSE},
 	{"malloc, tiny ones of all sizes", .operation = malloc_tiny_mix},
@@ -393,6 +411,9 @@ const struct tgt_script tgt_memory_scripts[] = {
 	{"free, own tiny", .set_up = two_own, .operation = free_own, .a = TINY},
 	{"free, own dense", .set_up = two_own, .operation = free_own, .a = DENSE},
 	{"free, own sparse", .set_up = two_own, .operation = free_own, .a = SPARSE},
+	{"free, own, beyond the hints", .set_up = no_hint_left, .operation = free_some, .a = DENSE},
+	{"free, own tiny, beyond the hints", .set_up = no_hint_left, .operation = free_some,
+	 .a = 15},
 	{"free, own large", .set_up = two_own, .operation = free_own, .a = LARGE},
 	{"free, own published tiny", .set_up = two_published, .operation = free_own, .a = TINY},
 	{"free, own published dense", .set_up = two_published, .operation = free_own, .a = DENSE},

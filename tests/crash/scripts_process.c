@@ -132,6 +132,31 @@ static void thread_after_thread(void)
 	tgt_end();
 }
 
+/* What it frees of the first thread's it keeps at hand, and uses one again; then the process leaves. */
+static void *reuse_and_detach(void *unused)
+{
+	(void)unused;
+	tgt_do_frees(0, 6);
+	tgt_do_malloc(20, 64);
+	TGT_REQUIRE(tg_detach() == 0);
+	return NULL;
+}
+
+static void thread_reuses_and_detaches(void)
+{
+	pthread_t id;
+
+	tgt_begin();
+	TGT_REQUIRE(pthread_create(&id, NULL, reuse_and_detach, NULL) == 0);
+	TGT_REQUIRE(pthread_join(id, NULL) == 0);
+	tgt_end();
+}
+
+static void make_ten(void)
+{
+	tgt_do_mallocs(0, 10, 64);
+}
+
 /* ---- fork ---- */
 
 static void in_forked_child(void)
@@ -265,6 +290,8 @@ const struct tgt_script tgt_process_scripts[] = {
 	 .operation = thread_begins_and_ends},
 	{"thread after thread", .observer = some_foreign, .set_up = make_one,
 	 .operation = thread_after_thread},
+	{"thread, detach with another's slots at hand", .observer = some_foreign,
+	 .set_up = make_ten, .operation = thread_reuses_and_detaches},
 	{"fork, go on in the child", .set_up = make_one, .operation = fork_and_go_on},
 	{"fork, begin in the child", .set_up = make_one, .operation = fork_and_go_on_at_once},
 	{"fork, stay", .set_up = make_one, .operation = fork_and_stay},

@@ -340,6 +340,67 @@ static void test_another_threads_double_free_is_counted(void)
 	}
 }
 
+/* ---- what one thread keeps at hand of another's ---- */
+
+struct keeper {
+	pthread_barrier_t met;
+	size_t size;
+	void *object;
+	bool at_hand; /* it was free for this thread, and for nobody else */
+};
+
+static void *keep_at_hand(void *arg)
+{
+	struct keeper *keeper = arg;
+	void *p = keeper->object;
+
+	/* It has a cache, then. */
+	tg_free(tg_malloc(keeper->size));
+	tg_free(p);
+	pthread_barrier_wait(&keeper->met);
+	/* Now the owner frees it, too. */
+	pthread_barrier_wait(&keeper->met);
+	keeper->object = tg_malloc(keeper->size);
+	keeper->at_hand = keeper->object == p;
+	return NULL;
+}
+
+static void test_the_owner_frees_what_a_thread_keeps_at_hand(void)
+{
+	static const size_t sizes[] = {16, 64, 500, 1024};
+	struct keeper keeper;
+	pthread_t thread;
+	unsigned i, k;
+
+	CU_ASSERT_EQUAL_FATAL(pthread_barrier_init(&keeper.met, NULL, 2), 0);
+	for (i = 0; i < TGS_ARRAY_LEN(sizes); i++) {
+		void *freed, *others[600];
+
+		keeper.size = sizes[i];
+		freed = keeper.object = tg_malloc(sizes[i]);
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, keep_at_hand, &keeper), 0);
+		pthread_barrier_wait(&keeper.met);
+		tgt_check(0);
+		tg_free(freed);
+		errors_are(i + 1);
+		/* Not even if it looks for all that is free. */
+		for (k = 0; k < TGS_ARRAY_LEN(others); k++) {
+			others[k] = tg_malloc(sizes[i]);
+			CU_ASSERT_PTR_NOT_EQUAL(others[k], freed);
+		}
+		pthread_barrier_wait(&keeper.met);
+		pthread_join(thread, NULL);
+		CU_ASSERT_TRUE(keeper.at_hand);
+		for (k = 0; k < TGS_ARRAY_LEN(others); k++)
+			tg_free(others[k]);
+		tgt_check(1);
+		tg_free(keeper.object);
+		errors_are(i + 1);
+		tgt_check(0);
+	}
+	pthread_barrier_destroy(&keeper.met);
+}
+
 struct thief {
 	struct tgt_meeting meeting;
 	void *object;
@@ -458,6 +519,8 @@ int main(void)
 		 test_of_two_threads_that_free_at_once_one_is_told},
 		{"A double free on another thread is counted, also with one of the owner",
 		 test_another_threads_double_free_is_counted},
+		{"An owner that frees what another thread keeps at hand is told",
+		 test_the_owner_frees_what_a_thread_keeps_at_hand},
 		{"Of two processes that free one object the second is told",
 		 test_two_processes_free_one_object},
 		{"An owner that frees what another process is freeing is told",

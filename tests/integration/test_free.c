@@ -16,6 +16,7 @@
 
 #define N_THREADS 8
 #define MANY      1000
+#define REUSED    40
 #define MIB       ((size_t)1 << 20)
 
 /* Go's list, tiny ones, every class, large ones. */
@@ -215,6 +216,64 @@ static void test_free_on_another_thread(void)
 	CU_ASSERT_EQUAL(stats.foreign_frees, (n_sizes - 3) * 6 * (MANY / 4));
 }
 
+/* Frees them and makes as many, of the same slots. */
+static void *free_and_make(void *arg)
+{
+	struct batch *batch = arg;
+	void *before[REUSED];
+	unsigned i, k;
+
+	/* It has a cache, then. */
+	tg_free(tg_malloc(batch->size));
+	memcpy(before, batch->objects, sizeof(before));
+	for (i = 0; i < REUSED; i++)
+		tg_free(before[i]);
+	for (i = 0; i < REUSED; i++) {
+		batch->objects[i] = tg_malloc(batch->size);
+		for (k = 0; k < REUSED && before[k] != batch->objects[i]; k++)
+			;
+		TGT_REQUIRE(k < REUSED);
+		before[k] = NULL;
+		tgt_fill_object(batch->objects[i], batch->size, i);
+	}
+	return NULL;
+}
+
+/* While its owner, who lives and allocates, never gets one of them. */
+static void test_a_thread_uses_again_what_it_frees(void)
+{
+	static const size_t reused[] = {16, 64, 100, 500, 1024};
+	void *objects[REUSED], *others[REUSED];
+	struct batch batch = {.objects = objects, .n = REUSED};
+	unsigned i, k, round;
+
+	for (i = 0; i < TGS_ARRAY_LEN(reused); i++) {
+		batch.size = reused[i];
+		take(objects, REUSED, batch.size);
+		for (round = 0; round < 3; round++) {
+			pthread_t thread;
+
+			CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, free_and_make, &batch),
+					      0);
+			pthread_join(thread, NULL);
+			take(others, REUSED, batch.size);
+			tgt_check(2 * REUSED);
+			for (k = 0; k < REUSED; k++) {
+				CU_ASSERT(tgt_is_filled(objects[k], batch.size, k));
+				CU_ASSERT(tgt_is_filled(others[k], batch.size, k));
+				tg_free(others[k]);
+			}
+		}
+		/* None of these frees went by way of the owner. */
+		CU_ASSERT_EQUAL(tgt_stats().foreign_frees, 0);
+		for (k = 0; k < REUSED; k++)
+			tg_free(objects[k]);
+		tgt_check(0);
+	}
+	CU_ASSERT_EQUAL(tg_trim(), 0);
+	CU_ASSERT_EQUAL(tgt_stats().spans, 0);
+}
+
 static void test_many_threads_free_at_once(void)
 {
 	static void *objects[N_THREADS * MANY];
@@ -360,6 +419,8 @@ int main(void)
 		 test_no_live_object_is_handed_out_twice},
 		{"Objects freed on another thread come back to their owner",
 		 test_free_on_another_thread},
+		{"A thread uses again what it frees of another's",
+		 test_a_thread_uses_again_what_it_frees},
 		{"Many threads free objects of one owner at once", test_many_threads_free_at_once},
 		{"Another process frees objects of all sizes", test_free_in_another_process},
 		{"Two processes free each other's objects",

@@ -91,6 +91,7 @@ static long long central_bytes(const json_t *spans)
 static void all_reports_agree_on_what_is_in_use(void)
 {
 	json_t *status, *classes, *spans, *map, *clients, *check;
+	const char *huge;
 	long long span_bytes;
 
 	allocate_some();
@@ -113,6 +114,10 @@ static void all_reports_agree_on_what_is_in_use(void)
 	CU_ASSERT_EQUAL(sum(spans, "spans", "objects"), N_SMALL + N_TINY + 1);
 	CU_ASSERT_EQUAL(tgt_json_int(check, "objects"), N_SMALL + N_TINY + 1);
 	CU_ASSERT(tgt_json_int(status, "resident_bytes") >= 3 * MIB);
+	huge = json_string_value(json_object_get(status, "huge"));
+	CU_ASSERT_PTR_NOT_NULL_FATAL(huge);
+	CU_ASSERT(strcmp(huge, "auto") == 0 || strcmp(huge, "unsupported") == 0);
+	CU_ASSERT(tgt_json_int(status, "huge_bytes") <= tgt_json_int(status, "resident_bytes"));
 	CU_ASSERT_EQUAL(tgt_json_int(status, "span_bytes") + tgt_json_int(status, "free_bytes"),
 			tgt_json_int(status, "limit_bytes"));
 	json_decref(status);

@@ -92,6 +92,7 @@ static void without_options_everything_has_its_default(void)
 	CU_ASSERT_EQUAL(config.mode, 0600);
 	CU_ASSERT_EQUAL(config.group, (gid_t)-1);
 	CU_ASSERT_EQUAL(config.idle_exit_s, 0);
+	CU_ASSERT_EQUAL(config.huge, TGD_HUGE_AUTO);
 	CU_ASSERT_EQUAL(config.log_level, TGD_LOG_INFO);
 	CU_ASSERT_NOT_EQUAL(config.socket[0], '\0');
 }
@@ -100,7 +101,7 @@ static void the_command_line_sets_every_key(void)
 {
 	CU_ASSERT_EQUAL(READ("--socket=/x/s", "--heap", "h1", "--reserve=1G", "--limit", "512M",
 			     "--base=0x400000000000", "--mode=0666", "--group=0", "--idle-exit=7",
-			     "--log-level=debug"),
+			     "--huge=always", "--log-level=debug"),
 			0);
 	CU_ASSERT_STRING_EQUAL(config.socket, "/x/s");
 	CU_ASSERT_STRING_EQUAL(config.heap, "h1");
@@ -110,6 +111,7 @@ static void the_command_line_sets_every_key(void)
 	CU_ASSERT_EQUAL(config.mode, 0666);
 	CU_ASSERT_EQUAL(config.group, 0);
 	CU_ASSERT_EQUAL(config.idle_exit_s, 7);
+	CU_ASSERT_EQUAL(config.huge, TGD_HUGE_ALWAYS);
 	CU_ASSERT_EQUAL(config.log_level, TGD_LOG_DEBUG);
 }
 
@@ -126,6 +128,7 @@ static void the_file_sets_every_key(void)
 				  "mode = 0660\n"
 				  "group = root\n"
 				  "idle-exit = 7\n"
+				  "huge = never\n"
 				  "log-level = warning"),
 			0);
 	CU_ASSERT_STRING_EQUAL(config.socket, "/x/s");
@@ -136,6 +139,7 @@ static void the_file_sets_every_key(void)
 	CU_ASSERT_EQUAL(config.mode, 0660);
 	CU_ASSERT_EQUAL(config.group, 0);
 	CU_ASSERT_EQUAL(config.idle_exit_s, 7);
+	CU_ASSERT_EQUAL(config.huge, TGD_HUGE_NEVER);
 	CU_ASSERT_EQUAL(config.log_level, TGD_LOG_WARNING);
 }
 
@@ -171,6 +175,7 @@ static void mistakes_in_the_file_are_named_with_their_line(void)
 	CU_ASSERT(refused("mode = 0060\n", 1, "not even the daemon's own user"));
 	CU_ASSERT(refused("group = no-such-group-here\n", 1, "no group \"no-such-group-here\""));
 	CU_ASSERT(refused("idle-exit = soon\n", 1, "not a number of seconds"));
+	CU_ASSERT(refused("huge = sometimes\n", 1, "auto, never or always"));
 	CU_ASSERT(refused("log-level = loud\n", 1, "not a level"));
 	CU_ASSERT(refused("heap = a b\n", 1, "visible ASCII"));
 	CU_ASSERT(refused("heap = \n", 1, "1 to 63 bytes"));
@@ -268,8 +273,8 @@ static void help_and_version_need_nothing_else_to_be_right(void)
 
 static void the_example_is_right_and_shows_every_key(void)
 {
-	static const char *const words[] = {"socket", "heap",  "reserve",   "limit",    "base",
-					    "mode",   "group", "idle-exit", "log-level"};
+	static const char *const words[] = {"socket", "heap",  "reserve",   "limit", "base",
+					    "mode",   "group", "idle-exit", "huge",  "log-level"};
 	const char *root = getenv("TG_SRCDIR");
 	char example[512], text[4096] = "\n", wanted[32];
 	FILE *file;

@@ -50,12 +50,12 @@ static void the_map_shows_used_idle_and_returned_pages(void)
 	CU_ASSERT_EQUAL(put_span(client, slot, first), 0);
 	(void)tgd_heap_trim(heap);
 	CU_ASSERT_EQUAL(put_span(client, slot, second), 0);
-	(void)get_span(client, slot, 5);
+	(void)get_span(client, slot, 30);
 	CU_ASSERT_EQUAL(tgd_heap_map(heap, 3, cell, &n_pages, &per_cell), 3);
 	CU_ASSERT_EQUAL(n_pages, 24);
 	CU_ASSERT_EQUAL(per_cell, 8);
 	CU_ASSERT_EQUAL(cell[0].used, 1);
-	CU_ASSERT_EQUAL(cell[0].class, 5);
+	CU_ASSERT_EQUAL(cell[0].class, 30);
 	CU_ASSERT_EQUAL(cell[0].returned, 7);
 	CU_ASSERT_EQUAL(cell[1].returned, 2);
 	CU_ASSERT_EQUAL(cell[1].idle, 6);

@@ -168,7 +168,7 @@ static void it_stays_until_the_span_ends(void)
 	/* Of another class there, nobody says so. */
 	CU_ASSERT_EQUAL(back(page, 0), 0);
 	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
-	CU_ASSERT_EQUAL(get_span(client, slot, 5).page, page);
+	CU_ASSERT_EQUAL(get_large(client, slot, 1).page, page);
 	CU_ASSERT_EQUAL(*entry(page) & TGS_ENTRY_MORE, 0);
 }
 

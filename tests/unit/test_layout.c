@@ -13,7 +13,7 @@
 
 static void test_version(void)
 {
-	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 5);
+	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 6);
 	CU_ASSERT_EQUAL(TGS_MAP_MAGIC, UINT64_C(0x0a70616d20677401));
 	CU_ASSERT_EQUAL(TGS_HEAP_MAGIC, UINT64_C(0x0a70616568677402));
 	CU_ASSERT_EQUAL(TGS_PAGE_SIZE, 8192);
@@ -66,7 +66,7 @@ static void test_offsets_in_the_map(void)
 static void test_offsets_in_the_heap(void)
 {
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, tiny_block), 8);
-	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, tiny_offset), 16);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, tiny_left), 16);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, held), 24);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, step), 64);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_slot, mark), 128);

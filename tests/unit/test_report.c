@@ -267,6 +267,8 @@ static void status_of_a_huge_heap_fits_80_columns(void)
 	s.uptime_ms = UINT64_C(1000) * 86400 * 1000 - 1000;
 	s.limit_bytes = s.reserve_bytes = s.span_bytes = s.peak_span_bytes = s.free_bytes = huge;
 	s.largest_free_run_bytes = s.resident_bytes = s.idle_bytes = s.scavenged_bytes = huge;
+	s.huge = (char *)"unsupported";
+	s.huge_bytes = huge;
 	s.spans = s.orphan_spans = 134217728;
 	s.clients = s.slots = 16384;
 	s.recovered_clients = 1000000;
@@ -277,6 +279,7 @@ static void status_of_a_huge_heap_fits_80_columns(void)
 		CU_ASSERT(end - line <= 80);
 	}
 	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "1023.9 GiB in 134217728 spans"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(text(), "unsupported, 1023.9 GiB in pages of 2 MiB"));
 }
 
 static void check_names_the_damage(void)
@@ -323,7 +326,8 @@ static void objects_have_the_keys_of_the_contract(void)
 					     "span_bytes free_bytes resident_bytes clients spans "
 					     "recovered_clients scavenged_bytes messages "
 					     "span_messages refused largest_free_run_bytes "
-					     "idle_bytes roots version orphan_spans");
+					     "idle_bytes roots version orphan_spans huge "
+					     "huge_bytes");
 	check_keys(tgc_json_client(&client),
 		   "id pid uid name threads spans span_bytes policy state");
 	check_keys(tgc_json_check(&check),
@@ -348,6 +352,7 @@ static void each_key_has_its_own_value(void)
 		{"largest_free_run_bytes", &s.largest_free_run_bytes},
 		{"resident_bytes", &s.resident_bytes},
 		{"idle_bytes", &s.idle_bytes},
+		{"huge_bytes", &s.huge_bytes},
 		{"scavenged_bytes", &s.scavenged_bytes},
 		{"clients", &s.clients},
 		{"slots", &s.slots},

@@ -47,7 +47,7 @@ static bool slot_is_settled(unsigned id)
 		if (slot(id)->pending[i].mask != 0)
 			return false;
 	}
-	return slot(id)->step.word == 0 && slot(id)->tiny_block == 0 && slot(id)->tiny_offset == 0;
+	return slot(id)->step.word == 0 && slot(id)->tiny_block == 0 && slot(id)->tiny_left == 0;
 }
 
 static void test_the_frees_of_the_dead_are_applied(void)
@@ -59,7 +59,7 @@ static void test_the_frees_of_the_dead_are_applied(void)
 		buffer(FREER, i * 20, pages[i], 0);
 	}
 	slot(FREER)->tiny_block = 12345;
-	slot(FREER)->tiny_offset = 3;
+	slot(FREER)->tiny_left = 3;
 	for (k = 0; k < 2; k++) {
 		tgs_settle_slot(tgt_heap, FREER);
 		CU_ASSERT_TRUE(slot_is_settled(FREER));

@@ -232,17 +232,17 @@ static void test_sizes_of_tiny_objects(void)
 	CU_ASSERT_EQUAL(size_at(70, 48), 16);
 	/* While the block is its owner's current one, only up to what has been handed out. */
 	slot->tiny_block = tgs_ref_of(tgt_heap, tgs_page_address(tgt_heap, 70)) + 32;
-	slot->tiny_offset = 7;
+	slot->tiny_left = 9;
 	CU_ASSERT_EQUAL(size_at(70, 33), 3);
 	CU_ASSERT_EQUAL(size_at(70, 36), 3);
 	CU_ASSERT_EQUAL(size_at(70, 48), 16);
 	/* The slot is anybody's to write: what makes no sense is not believed. */
-	slot->tiny_offset = 3;
+	slot->tiny_left = 13;
 	CU_ASSERT_EQUAL(size_at(70, 36), 12);
-	slot->tiny_offset = UINT64_MAX;
+	slot->tiny_left = UINT64_MAX;
 	CU_ASSERT_EQUAL(size_at(70, 36), 12);
 	/* Blocks of the daemon's own are nobody's current ones. */
-	slot->tiny_offset = 7;
+	slot->tiny_left = 9;
 	tgt_put_span(70, TGS_CLASS_TINY, TGS_SLOT_CENTRAL, 0);
 	CU_ASSERT_EQUAL(size_at(70, 36), 12);
 }
@@ -261,7 +261,7 @@ static void test_bytes_of_slots(void)
 	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63 | 0x181);
 	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 1);
 	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 7), UINT64_C(1) << 63);
-	CU_ASSERT_EQUAL(tgs_taken_first(tgt_heap, TGS_DENSE, 60, 0, 8) & 0xff, 0x81);
+	CU_ASSERT_EQUAL(tgs_used_first(tgt_heap, TGS_DENSE, 60, 0, 8) & 0xff, 0x81);
 	/* A mark makes nothing taken. */
 	tgs_taken_special(tgt_heap, TGS_DENSE, 60, 0, some);
 	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63 | 0x181);
@@ -281,6 +281,35 @@ static void test_bytes_of_slots(void)
 	tgs_unpublish(tgt_heap, &object);
 	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE, 60, 0), 0);
 	CU_ASSERT_TRUE(tgs_object_live(tgt_heap, &object));
+}
+
+/* What a thread keeps at hand is no object, and not free either. */
+static void test_slots_at_hand(void)
+{
+	struct tgs_span span;
+	struct tgs_object object;
+
+	tgt_put_span(60, 2, 5, 0);
+	CU_ASSERT_TRUE_FATAL(tgs_span_at(tgt_heap, 60, &span));
+	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[66] = TGS_HELD;
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 0);
+	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE, 60, 1), 4);
+	CU_ASSERT_EQUAL(tgs_span_live(tgt_heap, &span), 0);
+	CU_ASSERT_FALSE(tgs_span_empty(tgt_heap, &span));
+	CU_ASSERT_EQUAL(
+		tgs_object_find(tgt_heap, tgs_page_address(tgt_heap, 60) + 66 * 16, &object),
+		TGS_FOUND);
+	CU_ASSERT_FALSE(tgs_object_live(tgt_heap, &object));
+	/* What is on its way to its owner is taken, and lives no more. */
+	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[66] = TGS_TAKEN | TGS_GOING;
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 4);
+	CU_ASSERT_FALSE(tgs_object_live(tgt_heap, &object));
+	/* When those who kept it have ended, it is free; what lives stays. */
+	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[68] = TGS_HELD;
+	tgt_set_taken(tgt_heap, TGS_DENSE, 60, 67);
+	tgs_held_clear(tgt_heap, TGS_DENSE, 60, 1);
+	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE, 60, 1), 8);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 8);
 }
 
 static void test_masks_of_units(void)
@@ -311,6 +340,7 @@ int main(void)
 		{"A tiny object reaches to the next one, or to what is handed out",
 		 test_sizes_of_tiny_objects},
 		{"A slot is taken or not, whatever else its byte says", test_bytes_of_slots},
+		{"Slots at hand are neither live nor free", test_slots_at_hand},
 		{"The mask of a unit has a bit for each slot", test_masks_of_units},
 		CU_TEST_INFO_NULL,
 	};

@@ -1,0 +1,91 @@
+/* test_heap_place: spans whose state is of one kind lie together, unless there is much idle memory elsewhere.
+ */
+#include "tests/support/heap.h"
+#include "tests/support/runner.h"
+
+#define GROUP 16u
+
+enum { SPARSE = 30, DENSE = 5, TINY = TGS_CLASS_TINY };
+
+static void small_heap(void)
+{
+	start_heap(64 * MIB, 0);
+}
+
+static void kinds_lie_in_groups_of_their_own(void)
+{
+	static const unsigned classes[] = {SPARSE, DENSE, TINY};
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client), i, k;
+	uint64_t group[3] = {0};
+
+	for (i = 0; i < GROUP; i++) {
+		for (k = 0; k < 3; k++) {
+			uint64_t page = get_span(client, slot, classes[k]).page;
+
+			if (i == 0)
+				group[k] = page / GROUP;
+			/* Sparse ones go where there is no other kind. */
+			if (k == 0) {
+				CU_ASSERT(page / GROUP != group[1] || i == 0);
+				CU_ASSERT(page / GROUP != group[2] || i == 0);
+			} else {
+				CU_ASSERT_EQUAL(page / GROUP, group[k]);
+			}
+		}
+	}
+	CU_ASSERT(group[1] != group[0] && group[2] != group[0] && group[1] != group[2]);
+	/* Full: the next one begins another. */
+	CU_ASSERT(get_span(client, slot, DENSE).page / GROUP != group[1]);
+}
+
+static void a_batch_goes_into_groups(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client), n = 0;
+	struct tgd_grant grant[40];
+
+	(void)get_span(client, slot, SPARSE);
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, DENSE, 40, grant, &n), 0);
+	CU_ASSERT_EQUAL(n, 40);
+	CU_ASSERT_EQUAL(grant[0].page % GROUP, 0);
+	CU_ASSERT_EQUAL(grant[39].page, grant[0].page + 39);
+	/* The rest of the third group. */
+	CU_ASSERT_EQUAL(get_span(client, slot, DENSE).page, grant[0].page + 40);
+	CU_ASSERT(get_span(client, slot, SPARSE).page < grant[0].page);
+}
+
+static void much_idle_memory_is_used_wherever_it_is(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client), n = 0, i;
+	struct tgd_grant grant[64];
+	uint64_t resident;
+
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, client, slot, DENSE, 64, grant, &n), 0);
+	for (i = 0; i < n; i++)
+		CU_ASSERT_EQUAL(put_span(client, slot, grant[i].page), 0);
+	resident = status().resident_bytes;
+	for (i = 0; i < 40; i++)
+		(void)get_span(client, slot, SPARSE);
+	CU_ASSERT(status().resident_bytes <= resident + 2 * TGS_OS_PAGE);
+}
+
+int main(void)
+{
+	CU_TestInfo tests[] = {
+		{"Dense and tiny spans lie in groups of their own",
+		 kinds_lie_in_groups_of_their_own},
+		{"A batch fills groups, and the next span the last of them",
+		 a_batch_goes_into_groups},
+		{"Much idle memory is used wherever it is",
+		 much_idle_memory_is_used_wherever_it_is},
+		CU_TEST_INFO_NULL,
+	};
+	CU_SuiteInfo suites[] = {
+		{"heap-place", NULL, NULL, small_heap, end_heap, tests},
+		CU_SUITE_INFO_NULL,
+	};
+
+	return tgt_run("heap-place", suites);
+}
