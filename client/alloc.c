@@ -29,6 +29,8 @@ static inline void *take(struct tgc_bin *bin, const struct tgc_supply *supply, b
 	return bin->address + (size_t)index * bin->size;
 }
 
+static TGS_COLD void *hint_gone(void *p, unsigned class, bool *ret_zero);
+
 static inline void *small_alloc(unsigned class, bool *ret_zero)
 {
 	struct tgc_cache *cache = tgc_cache;
@@ -38,14 +40,25 @@ static inline void *small_alloc(unsigned class, bool *ret_zero)
 	TGC_HIDE(bin);
 	hint = bin->top;
 	if (TGS_LIKELY(hint != bin->bottom)) {
-		/* The slot that was freed last, of which the hint says all. */
+		/* The slot that was freed last, of which the hint says all, but for one thing. */
 		bin->top = hint - 1;
+		if (TGS_UNLIKELY(atomic_load_explicit(hint->taken, memory_order_relaxed) !=
+				 TGS_HELD))
+			return hint_gone(hint->p, class, ret_zero);
 		atomic_store_explicit(hint->taken, TGS_TAKEN, memory_order_relaxed);
 		return hint->p;
 	}
 	if (TGS_LIKELY(bin->free != 0))
 		return take(bin, &cache->supply[class], ret_zero);
 	return small_slow(class, ret_zero);
+}
+
+/* Two threads of the process freed an object at the same moment, each took it for live, and the other one has used the slot
+ * again. */
+static TGS_COLD void *hint_gone(void *p, unsigned class, bool *ret_zero)
+{
+	tgc_report(TGC_DOUBLE_FREE, p);
+	return small_alloc(class, ret_zero);
 }
 
 static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
@@ -287,8 +300,9 @@ TG_API __attribute__((aligned(64))) void tg_free(void *object)
 	struct tgc_bin *bin;
 
 	if (TGS_UNLIKELY(offset >= __atomic_load_n(&own->bytes, __ATOMIC_ACQUIRE))) {
-		/* In no span of this process, or in a tiny one. */
-		if (TGS_LIKELY(magic == TGC_OWN_TINY && TGC_LOAD(own->slot) == cache->slot_id))
+		/* In no span of this process, or in a tiny one, if it is of the heap at all. */
+		if (TGS_LIKELY(magic == TGC_OWN_TINY && TGC_LOAD(own->slot) == cache->slot_id &&
+			       (uint64_t)((uint8_t *)object - tgc_heap.data) < tgc_heap.data_bytes))
 			tiny_free(cache, TGC_LOAD(own->entry),
 				  (tgc_tiny_bits *)(uintptr_t)(offset / 16 * 2), object);
 		else

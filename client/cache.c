@@ -346,6 +346,13 @@ static void unload_hints(struct tgc_cache *cache, unsigned class)
 	while (bin->top != bin->bottom) {
 		struct tgc_hint hint = *bin->top--;
 
+		/* Freed twice at the same moment (client/alloc.c), and used again. */
+		if (TGS_UNLIKELY(class != TGS_CLASS_TINY &&
+				 atomic_load_explicit(hint.taken, memory_order_relaxed) !=
+					 TGS_HELD)) {
+			tgc_report(TGC_DOUBLE_FREE, hint.p);
+			continue;
+		}
 		if (!tgc_owns_it(cache, hint.p)) {
 			tgc_foreign_unhold(cache, hint.p, hint.taken);
 			continue;

@@ -8,6 +8,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/attach.c \
 	%D%/autostart.c \
 	%D%/autostart.h \
+	%D%/bin.h \
 	%D%/borrow.c \
 	%D%/cache.c \
 	%D%/cache.h \

@@ -31,7 +31,8 @@ struct tgc_own {
 		uint64_t
 			tiny; /* of a tiny span: an eighth of how far an address is from here is where its bits are */
 	};
-	/* Of its slots (what is behind the last one belongs to none); tiny: 0.  Written last, read before the rest. */
+	/* Of its slots (what is behind the last one belongs to none); tiny: 0.  Written last, read before what says where
+	 * state lies. */
 	uint32_t bytes;
 	uint32_t magic; /* tgs_classes'; tiny: TGC_OWN_TINY */
 	union {

@@ -25,9 +25,9 @@
 #define BATCH_CLASS_PART 8u  /* ... but no more than this part of what it has of the class, ... */
 #define BATCH_FEW \
 	4u /* ... or so many: but one at first, which may be all that is ever needed, ... */
-#define BATCH_FEW_PART   4u    /* ... more when there are so many times as many, ... */
-#define BATCH_FEW_PAGES  1024u /* ... or when the thread has so many pages for each */
-#define AHEAD_CLASS_PART 32u
+#define BATCH_FEW_PART  4u    /* ... more when there are so many times as many, ... */
+#define BATCH_FEW_PAGES 1024u /* ... or when the thread has so many pages for each */
+#define AHEAD_PART      32u
 #define PREFETCH_LOG_MIN \
 	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
 #define PREFETCH_SPANS  8u /* ... but not while one more would be much */
@@ -246,9 +246,11 @@ static bool settle_first(struct tgc_cache *cache, unsigned class)
 /* So many are asked for ahead: what is not needed then lies about. */
 static unsigned ahead_size(const struct tgc_cache *cache, unsigned class)
 {
-	uint64_t part = cache->supply[class].n_spans / AHEAD_CLASS_PART;
+	uint64_t part = cache->supply[class].n_spans / AHEAD_PART;
+	uint64_t most = cache->n_pages / AHEAD_PART / tgs_classes[class].n_pages;
 
-	part = tgs_max(part, tgc_demand_burst(cache, class));
+	/* Of a class in a burst as if all were of that class. */
+	part = tgs_max(part, tgs_min(tgc_demand_burst(cache, class), most));
 	return (unsigned)tgs_max(1, tgs_min(batch_size(cache, class), part));
 }
 

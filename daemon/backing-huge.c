@@ -64,12 +64,15 @@ static int collapse(struct tgd_backing *backing, uint64_t page, bool bare)
 		r = -errno;
 	else /* We do not need it mapped, and would look as if all of the heap were ours. */
 		(void)madvise(backing->view->base + at, TGD_HUGE_BYTES, MADV_DONTNEED);
+	backing->huge_works |= r == 0;
 	if (r < 0 && bare)
 		(void)tgd_backing_punch_file(backing->heap_fd, at, TGS_OS_PAGE);
 	end = now_ns();
 	backing->huge_rest_ns = 0;
 	if (r < 0)
-		backing->huge_rest_ns = r == -EINVAL ? UINT64_MAX : end + REST_NS;
+		/* Of a kernel that has done it before, it says something of this piece. */
+		backing->huge_rest_ns =
+			r == -EINVAL && !backing->huge_works ? UINT64_MAX : end + REST_NS;
 	else if (end - begun > SLOW_NS && backing->huge_mode != TGD_HUGE_ALWAYS)
 		backing->huge_rest_ns = end + REST_TIMES * (end - begun);
 	return r;

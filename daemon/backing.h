@@ -37,6 +37,7 @@ struct tgd_backing {
 	uint64_t
 		huge_rest_ns; /* no piece is made one page before; UINT64_MAX: this kernel cannot */
 	enum tgd_huge_mode huge_mode;
+	bool huge_works; /* a piece has been made one page */
 	struct tgd_headroom headroom;
 };
 

@@ -88,15 +88,24 @@ uint64_t tgs_used_bits(const struct tgs_heap *heap, unsigned kind, uint64_t page
 
 void tgs_held_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, unsigned unit)
 {
+	_Atomic uint64_t *published;
 	tgs_taken *bytes;
 	unsigned i;
 
 	if (kind == TGS_TINY)
 		return;
 	bytes = tgs_taken_bytes(heap, kind, page) + unit * 64;
+	published = tgs_published_word(heap, kind, page, unit);
 	for (i = 0; i < 64; i++) {
-		if (atomic_load_explicit(&bytes[i], memory_order_relaxed) & (TGS_HELD | TGS_GOING))
-			atomic_store_explicit(&bytes[i], 0, memory_order_release);
+		unsigned was = atomic_load_explicit(&bytes[i], memory_order_relaxed);
+
+		if (!(was & (TGS_HELD | TGS_GOING)))
+			continue;
+		/* First, so that it is done again if we are killed in between. */
+		if (was & TGS_SPECIAL)
+			atomic_fetch_and_explicit(published, ~(UINT64_C(1) << i),
+						  memory_order_relaxed);
+		atomic_store_explicit(&bytes[i], 0, memory_order_release);
 	}
 }
 

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "client/process.h"
 #include "client/tg.h"
 #include "shm/sizeclass.h"
 #include "tests/support/child.h"
@@ -248,6 +249,29 @@ static void test_invalid_frees_are_counted(void)
 	errors_are(10);
 }
 
+/* Addresses of nothing, with the low bits of our objects', by which tg_free finds what it knows of a page. */
+static void test_frees_beside_the_heap_are_counted(void)
+{
+	static const size_t sizes[] = {8, 64, 1024};
+	uint64_t far = TGS_PAGE_SIZE;
+	unsigned i, k;
+
+	while (far < tgc_heap.data_bytes)
+		far *= 2;
+	for (i = 0; i < TGS_ARRAY_LEN(sizes); i++) {
+		uintptr_t p = (uintptr_t)tg_malloc(sizes[i]);
+
+		for (k = 0; k < 3; k++) {
+			tg_free((void *)(p + (far << k)));
+			tg_free((void *)(p - (far << k)));
+		}
+		errors_are(6 * (i + 1));
+		tgt_check(1);
+		tg_free((void *)p);
+		tgt_check(0);
+	}
+}
+
 static void test_stale_pointers_are_counted(void)
 {
 	void *p = tg_malloc(64), *q = tg_malloc(100000), *r;
@@ -280,6 +304,7 @@ static struct {
 	pthread_barrier_t barrier;
 	unsigned rounds;
 	void *object;
+	void *made[2];
 } race;
 
 static void *race_to_free(void *unused)
@@ -295,6 +320,57 @@ static void *race_to_free(void *unused)
 		pthread_barrier_wait(&race.barrier);
 	}
 	return NULL;
+}
+
+/* A small object, and one of that size is made after it. */
+static void *race_to_free_small(void *arg)
+{
+	void **made = arg;
+	unsigned i;
+
+	tg_free(tg_malloc(64));
+	for (i = 0; i < race.rounds; i++) {
+		pthread_barrier_wait(&race.barrier);
+		tg_free(race.object);
+		pthread_barrier_wait(&race.barrier);
+		/* One after the other. */
+		if (made == race.made + 1)
+			pthread_barrier_wait(&race.barrier);
+		*made = tg_malloc(64);
+		if (made == race.made)
+			pthread_barrier_wait(&race.barrier);
+		pthread_barrier_wait(&race.barrier);
+		tg_free(*made);
+		pthread_barrier_wait(&race.barrier);
+	}
+	return NULL;
+}
+
+/* It may show only when the second one would use the slot again. */
+static void test_what_two_threads_free_at_once_is_handed_out_once(void)
+{
+	pthread_t threads[2];
+	unsigned i;
+
+	race.rounds = tgt_scaled(2000);
+	CU_ASSERT_EQUAL_FATAL(pthread_barrier_init(&race.barrier, NULL, 3), 0);
+	for (i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL_FATAL(
+			pthread_create(&threads[i], NULL, race_to_free_small, &race.made[i]), 0);
+	for (i = 0; i < race.rounds; i++) {
+		race.object = tg_malloc(64);
+		pthread_barrier_wait(&race.barrier);
+		pthread_barrier_wait(&race.barrier);
+		pthread_barrier_wait(&race.barrier);
+		pthread_barrier_wait(&race.barrier);
+		CU_ASSERT_PTR_NOT_EQUAL(race.made[0], race.made[1]);
+		errors_are(i + 1);
+		pthread_barrier_wait(&race.barrier);
+	}
+	for (i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	pthread_barrier_destroy(&race.barrier);
+	tgt_check(0);
 }
 
 static void test_of_two_threads_that_free_at_once_one_is_told(void)
@@ -514,9 +590,13 @@ int main(void)
 		 test_double_frees_among_many_are_counted},
 		{"Frees of what is no object are counted and change nothing",
 		 test_invalid_frees_are_counted},
+		{"Frees of addresses like those of objects, beside the heap, are counted",
+		 test_frees_beside_the_heap_are_counted},
 		{"Pointers to objects long gone are seen as such", test_stale_pointers_are_counted},
 		{"Of two threads that free a large object at once one is told",
 		 test_of_two_threads_that_free_at_once_one_is_told},
+		{"What two threads free at once is handed out once",
+		 test_what_two_threads_free_at_once_is_handed_out_once},
 		{"A double free on another thread is counted, also with one of the owner",
 		 test_another_threads_double_free_is_counted},
 		{"An owner that frees what another thread keeps at hand is told",

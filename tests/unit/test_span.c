@@ -310,6 +310,15 @@ static void test_slots_at_hand(void)
 	tgs_held_clear(tgt_heap, TGS_DENSE, 60, 1);
 	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE, 60, 1), 8);
 	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 8);
+	/* Nor is it published any more. */
+	CU_ASSERT_EQUAL(
+		tgs_object_find(tgt_heap, tgs_page_address(tgt_heap, 60) + 67 * 16, &object),
+		TGS_FOUND);
+	tgs_publish(tgt_heap, &object);
+	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[67] |= TGS_GOING;
+	tgs_held_clear(tgt_heap, TGS_DENSE, 60, 1);
+	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE, 60, 1), 0);
+	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE, 60, 1), 0);
 }
 
 static void test_masks_of_units(void)
