@@ -32,6 +32,7 @@
 	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
 #define PREFETCH_SPANS  8u /* ... but not while one more would be much */
 #define PUT_MAX         128u
+#define DEATHS_MAX      3u /* of workers while all is given back */
 #define HOARD_MS        1000u
 #define HOARD_BYTES_MAX (UINT64_C(256) << 20)
 #define YIELD_PAGES_MIN 128u
@@ -408,8 +409,11 @@ static void give_back_all(struct tgc_cache *cache)
 
 void tgc_return_all(struct tgc_cache *cache)
 {
+	unsigned deaths = 0;
+
 	give_back_all(cache);
-	/* A worker that died meanwhile may have read only part of a message: what it left is found by agreeing. */
-	if (cache->agreed != tgc_rpc_reconnects())
+	/* A worker that died meanwhile may have read only part of a message: what it left is found by agreeing; and so may the
+	 * next one. */
+	while (cache->agreed != tgc_rpc_reconnects() && deaths++ < DEATHS_MAX)
 		give_back_all(cache);
 }

@@ -121,6 +121,8 @@ static void the_next_daemon_is_killed_too(void)
 				0);
 	CU_ASSERT_EQUAL(tgt_run_daemon_twice(named("malloc, first, dense"), true, per_site(), 1),
 			0);
+	/* The observer hears of both deaths while it gives back all it has. */
+	CU_ASSERT_EQUAL(tgt_run_daemon_twice(named("connection lost"), true, 1, 1), 0);
 	CU_ASSERT(tgt_daemons_are_well());
 }
 
