@@ -66,13 +66,9 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 	struct tgc_cache *cache = tgc_cache_get();
 	void *p = NULL;
 
-	if (cache && tgc_demand_alone(cache, class)) {
+	if (cache && tgc_demand_alone(cache, class))
 		p = tgc_large_alloc(tgs_classes[class].size, 1, ret_zero);
-		class = 0;
-	} else {
-		class = cache ? tgc_refill_or_borrow(cache, class) : 0;
-	}
-	if (class != 0)
+	else if (cache && (class = tgc_refill_or_borrow(cache, class)) != 0)
 		p = small_alloc(class, ret_zero);
 	tgc_cache_return_late();
 	return p;
@@ -157,11 +153,10 @@ static bool free_object(struct tgc_cache *cache, const struct tgs_object *object
 	unsigned class = object->span.class;
 	uint64_t page = object->span.page, bit = object->bit;
 	const struct tgs_class *info = &tgs_classes[class];
-	tgs_taken *taken = &tgs_taken_bytes(&tgc_heap, info->kind, page)[object->index];
+	tgs_taken *taken = tgs_taken_of(&tgc_heap, object);
 	_Atomic uint64_t *published = tgs_published_word(&tgc_heap, info->kind, page, object->unit);
 
-	if ((atomic_load_explicit(taken, memory_order_relaxed) & (TGS_TAKEN | TGS_GOING)) !=
-		    TGS_TAKEN ||
+	if (!tgs_taken_stays(atomic_load_explicit(taken, memory_order_relaxed)) ||
 	    (tgs_remote_bits(&tgc_heap, info->kind, page, object->unit) & bit))
 		return false;
 	if (atomic_load_explicit(published, memory_order_relaxed) & bit) {

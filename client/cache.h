@@ -139,7 +139,8 @@ struct tgc_cache {
 	struct tgc_hints hints[TGS_CLASSES_ALL];
 };
 
-/* Has this cache taken in the span in which p, an address of the heap, lies?  One that the map says is the slot's may still be on the way to it. */
+/* Has this cache taken in the span in which p, an address of the heap, lies?  One that the map says is the slot's may still
+ * be on the way to it. */
 static inline bool tgc_owns_it(const struct tgc_cache *cache, const void *p)
 {
 	return TGC_LOAD(tgc_own_of(p)->slot) == cache->slot_id;

@@ -148,8 +148,7 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 	bit = UINT32_C(1) << index % 32;
 	taken = &tgs_taken_bytes(&tgc_heap, info->kind, page)[index];
 	if ((atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
-	    (atomic_load_explicit(taken, memory_order_acquire) & (TGS_TAKEN | TGS_GOING)) !=
-		    TGS_TAKEN ||
+	    !tgs_taken_stays(atomic_load_explicit(taken, memory_order_acquire)) ||
 	    (tgs_remote_objects(atomic_load_explicit(&unit->remote[half], memory_order_acquire),
 				half) &
 	     bit))
@@ -202,8 +201,7 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 	tgc_links_end(object->span.page, p, tgs_object_size(&tgc_heap, object));
 	if (object->span.class != 0 && object->span.class != TGS_CLASS_TINY)
 		set_going((uint64_t)((uint8_t *)p - tgc_heap.data),
-			  &tgs_taken_bytes(&tgc_heap, tgs_classes[object->span.class].kind,
-					   object->span.page)[object->index]);
+			  tgs_taken_of(&tgc_heap, object));
 	tgc_foreign_note(pending, object);
 	tgc_foreign_noted(cache, pending, object);
 }

@@ -234,10 +234,8 @@ bool tgs_object_live(const struct tgs_heap *heap, const struct tgs_object *objec
 	uint64_t remote = tgs_remote_bits(heap, kind, object->span.page, object->unit);
 	uint64_t taken = tgs_taken_bits(heap, kind, object->span.page, object->unit);
 
-	if (kind != TGS_TINY &&
-	    (atomic_load_explicit(&tgs_taken_bytes(heap, kind, object->span.page)[object->index],
-				  memory_order_acquire) &
-	     TGS_GOING))
+	if (kind != TGS_TINY && !tgs_taken_stays(atomic_load_explicit(tgs_taken_of(heap, object),
+								      memory_order_acquire)))
 		return false;
 	return (taken & ~remote & object->bit) != 0;
 }

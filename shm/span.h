@@ -160,6 +160,19 @@ enum tgs_find {
 void tgs_publish(const struct tgs_heap *heap, const struct tgs_object *object);
 void tgs_unpublish(const struct tgs_heap *heap, const struct tgs_object *object);
 
+/* The byte of an object; not of a tiny one. */
+static inline tgs_taken *tgs_taken_of(const struct tgs_heap *heap, const struct tgs_object *object)
+{
+	return &tgs_taken_bytes(heap, tgs_classes[object->span.class].kind,
+				object->span.page)[object->index];
+}
+
+/* Does this byte say that there is an object which no thread of the owning process has freed? */
+static inline bool tgs_taken_stays(unsigned byte)
+{
+	return (byte & (TGS_TAKEN | TGS_GOING)) == TGS_TAKEN;
+}
+
 /* What `p` points at.  For tiny spans every byte may be a start.  ret_object is filled as far as known. */
 enum tgs_find tgs_object_find(const struct tgs_heap *heap, const void *p,
 			      struct tgs_object *ret_object);

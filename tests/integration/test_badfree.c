@@ -307,6 +307,26 @@ static struct {
 	void *made[2];
 } race;
 
+/* Two threads, which meet at the barrier with the one that starts them. */
+static void start_race(pthread_t *threads, void *(*run)(void *))
+{
+	unsigned i;
+
+	race.rounds = tgt_scaled(2000);
+	CU_ASSERT_EQUAL_FATAL(pthread_barrier_init(&race.barrier, NULL, 3), 0);
+	for (i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, run, &race.made[i]), 0);
+}
+
+static void end_race(pthread_t *threads)
+{
+	unsigned i;
+
+	for (i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	pthread_barrier_destroy(&race.barrier);
+}
+
 static void *race_to_free(void *unused)
 {
 	unsigned i;
@@ -352,11 +372,7 @@ static void test_what_two_threads_free_at_once_is_handed_out_once(void)
 	pthread_t threads[2];
 	unsigned i;
 
-	race.rounds = tgt_scaled(2000);
-	CU_ASSERT_EQUAL_FATAL(pthread_barrier_init(&race.barrier, NULL, 3), 0);
-	for (i = 0; i < 2; i++)
-		CU_ASSERT_EQUAL_FATAL(
-			pthread_create(&threads[i], NULL, race_to_free_small, &race.made[i]), 0);
+	start_race(threads, race_to_free_small);
 	for (i = 0; i < race.rounds; i++) {
 		race.object = tg_malloc(64);
 		pthread_barrier_wait(&race.barrier);
@@ -367,9 +383,7 @@ static void test_what_two_threads_free_at_once_is_handed_out_once(void)
 		errors_are(i + 1);
 		pthread_barrier_wait(&race.barrier);
 	}
-	for (i = 0; i < 2; i++)
-		pthread_join(threads[i], NULL);
-	pthread_barrier_destroy(&race.barrier);
+	end_race(threads);
 	tgt_check(0);
 }
 
@@ -378,10 +392,7 @@ static void test_of_two_threads_that_free_at_once_one_is_told(void)
 	pthread_t threads[2];
 	unsigned i;
 
-	race.rounds = tgt_scaled(2000);
-	CU_ASSERT_EQUAL_FATAL(pthread_barrier_init(&race.barrier, NULL, 3), 0);
-	for (i = 0; i < 2; i++)
-		CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, race_to_free, NULL), 0);
+	start_race(threads, race_to_free);
 	for (i = 0; i < race.rounds; i++) {
 		/* Every other one takes the long way. */
 		race.object = tg_malloc(100000);
@@ -390,9 +401,7 @@ static void test_of_two_threads_that_free_at_once_one_is_told(void)
 		pthread_barrier_wait(&race.barrier);
 		pthread_barrier_wait(&race.barrier);
 	}
-	for (i = 0; i < 2; i++)
-		pthread_join(threads[i], NULL);
-	pthread_barrier_destroy(&race.barrier);
+	end_race(threads);
 	errors_are(race.rounds);
 	tgt_check(0);
 }
