@@ -396,6 +396,7 @@ static void drain_span(struct tgc_cache *cache, struct tgc_span *span)
 	for (unit = 0; unit < tgs_span_units(info->n_slots); unit++) {
 		uint64_t freed = tgs_remote_harvest(&tgc_heap, info->kind, page, unit, &harvest);
 
+		tgc_report_twice(page, span->class, unit, harvest.twice);
 		if (freed == 0)
 			continue;
 		if (span->class == TGS_CLASS_TINY)
@@ -405,9 +406,6 @@ static void drain_span(struct tgc_cache *cache, struct tgc_span *span)
 		else
 			tgc_span_freed(cache, span, unit, (uint32_t)__builtin_popcountll(freed));
 	}
-	if (TGS_UNLIKELY(harvest.n_twice != 0))
-		tgc_report(TGC_DOUBLE_FREE, tgs_page_address(&tgc_heap, page) +
-						    (size_t)harvest.twice_index * info->size);
 }
 
 void tgc_cache_drain(struct tgc_cache *cache)

@@ -436,3 +436,5 @@ static inline int tgc_alloc_errno(int r)
 /* error.c */
 enum tgc_error { TGC_DOUBLE_FREE, TGC_INVALID_FREE, TGC_NOT_ATTACHED };
 TGS_COLD void tgc_report(enum tgc_error error, const void *p);
+/* Double frees of these objects of a unit. */
+TGS_COLD void tgc_report_twice(uint64_t page, unsigned class, unsigned unit, uint64_t slots);

@@ -48,10 +48,8 @@ static void apply(struct tgc_cache *cache, struct tgs_pending *pending)
 	if (TGS_LIKELY(twice == 0))
 		return;
 	if (tgs_word_place(&tgc_heap, ref, &place) && tgs_span_at(&tgc_heap, place.page, &span))
-		tgc_report(TGC_DOUBLE_FREE, tgs_page_address(&tgc_heap, place.page) +
-						    (uint64_t)(place.unit * 64 + place.half * 32 +
-							       (unsigned)__builtin_ctz(twice)) *
-							    tgs_classes[span.class].size);
+		tgc_report_twice(place.page, span.class, place.unit,
+				 (uint64_t)twice << 32 * place.half);
 }
 
 /* Makes a place of the set that word's: an empty one, or else the one that likely has most in it: most often frees go
@@ -110,14 +108,18 @@ static inline void count_held(struct tgc_cache *cache, uint32_t bytes)
 		tgc_foreign_flush(cache);
 }
 
-/* An object of a span of this process: whoever frees it again is to see that. */
-static inline void set_going(uint64_t at, tgs_taken *taken)
+/* An object of a span of this process: whoever frees it again is to see that.  False: one has, a moment ago. */
+static inline bool set_going(uint64_t at, tgs_taken *taken)
 {
-	if (TGC_LOAD(tgc_own_of(tgc_heap.data + at)->slot) != 0)
-		atomic_store_explicit(
-			taken,
-			(uint8_t)(atomic_load_explicit(taken, memory_order_relaxed) | TGS_GOING),
-			memory_order_release);
+	unsigned byte;
+
+	if (TGC_LOAD(tgc_own_of(tgc_heap.data + at)->slot) == 0)
+		return true;
+	byte = atomic_load_explicit(taken, memory_order_relaxed);
+	if (TGS_UNLIKELY(!tgs_taken_stays(byte)))
+		return false;
+	atomic_store_explicit(taken, (uint8_t)(byte | TGS_GOING), memory_order_release);
+	return true;
 }
 
 bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry)
@@ -155,10 +157,9 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 		return false;
 	pending = place_for(cache, tgs_ref_of(&tgc_heap, &unit->remote[half]));
 	mask = mask_in(pending);
-	if (mask & bit)
+	if ((mask & bit) || !set_going(at, taken))
 		return false;
 	mask |= bit;
-	set_going(at, taken);
 	atomic_store_explicit(&pending->mask, mask, memory_order_release);
 	tgc_count(&cache->foreign_frees, 1);
 	count_held(cache, info->size);
@@ -188,20 +189,21 @@ void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
 	struct tgs_pending *pending;
+	bool small;
 
 	if (TGS_UNLIKELY(!tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
 				       object->span.page)) &&
 	    !tgc_state_or_owe(cache, object, p))
 		return;
 	pending = tgc_foreign_reserve(cache, object);
-	if (TGS_UNLIKELY(mask_in(pending) >> object->index % 32 & 1)) {
+	small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
+	if (TGS_UNLIKELY((mask_in(pending) >> object->index % 32 & 1) ||
+			 (small && !set_going((uint64_t)((uint8_t *)p - tgc_heap.data),
+					      tgs_taken_of(&tgc_heap, object))))) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
 	tgc_links_end(object->span.page, p, tgs_object_size(&tgc_heap, object));
-	if (object->span.class != 0 && object->span.class != TGS_CLASS_TINY)
-		set_going((uint64_t)((uint8_t *)p - tgc_heap.data),
-			  tgs_taken_of(&tgc_heap, object));
 	tgc_foreign_note(pending, object);
 	tgc_foreign_noted(cache, pending, object);
 }

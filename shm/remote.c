@@ -133,6 +133,7 @@ uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t
 	uint64_t all = 0;
 	unsigned half;
 
+	harvest->twice = 0;
 	if (!tgs_has_more(heap, kind, page))
 		return 0;
 	for (half = 0; half < 2; half++) {
@@ -141,11 +142,8 @@ uint64_t tgs_remote_harvest(const struct tgs_heap *heap, unsigned kind, uint64_t
 
 		all |= (uint64_t)freed << 32 * half;
 		harvest->n_freed += (uint32_t)__builtin_popcount(freed);
-		if (TGS_UNLIKELY(twice != 0)) {
-			harvest->n_twice += (uint32_t)__builtin_popcount(twice);
-			harvest->twice_index =
-				unit * 64 + half * 32 + (unsigned)__builtin_ctz(twice);
-		}
+		harvest->twice |= (uint64_t)twice << 32 * half;
+		harvest->n_twice += (uint32_t)__builtin_popcount(twice);
 	}
 	return all;
 }

@@ -38,9 +38,9 @@ void tgs_remote_notify(const struct tgs_heap *heap, uint64_t first_page);
 
 /* What a harvest found. */
 struct tgs_harvest {
-	uint32_t n_freed;     /* objects that are free now */
-	uint32_t n_twice;     /* freed by others although the owner had freed them: errors */
-	uint32_t twice_index; /* one of them */
+	uint32_t n_freed; /* objects that are free now */
+	uint32_t n_twice; /* freed by others although the owner had freed them: errors */
+	uint64_t twice;   /* those of the unit harvested last */
 };
 
 /* Harvests one unit: clears `taken` and `published` of what is set in `remote`, then those remote bits.  By the owner of

@@ -97,15 +97,19 @@ static void test_twice(void)
 
 static void test_the_owner_had_freed_it(void)
 {
-	struct tgs_harvest found;
+	struct tgs_harvest found = {0};
 
 	tgt_take(DENSE_PAGE, 1);
 	free_one(FREER, DENSE_PAGE, 1);
 	free_one(FREER, DENSE_PAGE, 70);
-	found = harvest(DENSE_PAGE);
+	free_one(FREER, DENSE_PAGE, 101);
+	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE, DENSE_PAGE, 1, &found), 0);
+	CU_ASSERT_EQUAL(found.n_twice, 2);
+	CU_ASSERT_EQUAL(found.twice, UINT64_C(1) << (70 - 64) | UINT64_C(1) << (101 - 64));
+	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, &found), 1 << 1);
 	CU_ASSERT_EQUAL(found.n_freed, 1);
-	CU_ASSERT_EQUAL(found.n_twice, 1);
-	CU_ASSERT_EQUAL(found.twice_index, 70);
+	CU_ASSERT_EQUAL(found.n_twice, 2);
+	CU_ASSERT_EQUAL(found.twice, 0);
 }
 
 /* Killed in a harvest, at each of its stores. */
