@@ -1,7 +1,7 @@
 /* work-procs.c - two at once: one allocates and the other frees (prodcons), or both do pairs (twoproc).
  *
  * prodcons: pointers go through a ring with one producer and one consumer, each with its own cache lines and a copy of
- * the other's position, so that the ring costs next to nothing.  On a shared heap the two are processes, and with a
+ * the other's position, who tell each other of 32 pointers at a time, so that the ring costs next to nothing.  On a shared heap the two are processes, and with a
  * private allocator threads (threads=1: threads for all).
  */
 #include <pthread.h>
@@ -20,17 +20,20 @@
 #endif
 
 #define RING     4096
+#define TOLD     32   /* pointers put or taken until the other one is told */
 #define PER_LOOK 1024 /* objects between two looks at the clock */
 #define SPINS    2000 /* before the CPU is left to others */
 
 struct ring {
-	/* written by the producer */
-	_Alignas(64) _Atomic uint64_t head;
+	/* the producer's own, and what it tells */
+	_Alignas(64) uint64_t put;
 	uint64_t seen_tail;
-	/* written by the consumer */
-	_Alignas(64) _Atomic uint64_t tail;
+	_Alignas(64) _Atomic uint64_t head;
+	/* the consumer's own, and what it tells */
+	_Alignas(64) uint64_t taken;
 	uint64_t seen_head;
 	struct tgb_use consumer;
+	_Alignas(64) _Atomic uint64_t tail;
 	/* written by the producer */
 	_Alignas(64) atomic_bool measuring; /* the consumer counts from here on */
 	_Alignas(64) void *slots[RING];
@@ -44,33 +47,38 @@ static void rest(unsigned *spins)
 		sched_yield();
 }
 
+static void tell_put(struct ring *r)
+{
+	atomic_store_explicit(&r->head, r->put, memory_order_release);
+}
+
 static void put(struct ring *r, void *object)
 {
-	uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
 	unsigned spins = 0;
 
-	while (head - r->seen_tail == RING) {
+	while (r->put - r->seen_tail == RING) {
 		r->seen_tail = atomic_load_explicit(&r->tail, memory_order_acquire);
-		if (head - r->seen_tail == RING)
+		if (r->put - r->seen_tail == RING)
 			rest(&spins);
 	}
-	r->slots[head % RING] = object;
-	atomic_store_explicit(&r->head, head + 1, memory_order_release);
+	r->slots[r->put++ % RING] = object;
+	if (r->put % TOLD == 0)
+		tell_put(r);
 }
 
 static void *get(struct ring *r)
 {
-	uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
 	unsigned spins = 0;
 	void *object;
 
-	while (r->seen_head == tail) {
+	while (r->seen_head == r->taken) {
 		r->seen_head = atomic_load_explicit(&r->head, memory_order_acquire);
-		if (r->seen_head == tail)
+		if (r->seen_head == r->taken)
 			rest(&spins);
 	}
-	object = r->slots[tail % RING];
-	atomic_store_explicit(&r->tail, tail + 1, memory_order_release);
+	object = r->slots[r->taken++ % RING];
+	if (r->taken % TOLD == 0)
+		atomic_store_explicit(&r->tail, r->taken, memory_order_release);
 	return object;
 }
 
@@ -136,6 +144,7 @@ void tgb_work_prodcons(void)
 	tgb_use_begin(&use);
 	n = produce(r, sizes, tgb_seconds());
 	put(r, NULL);
+	tell_put(r);
 	if (threads)
 		pthread_join(thread, NULL);
 	else
