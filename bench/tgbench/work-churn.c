@@ -1,5 +1,6 @@
 /* work-churn.c - a set of live objects, of which a random one is replaced again and again; footprint at the end.
  *
+ * churn: an object's first word is its size, so that the loop has no other memory than it needs.
  * phases: the set changes 60 times from one mix of sizes to another, piece by piece.
  */
 #include <math.h>
@@ -16,7 +17,6 @@
 
 struct churn {
 	void **objects;
-	uint32_t *sizes; /* of the objects */
 	uint32_t n;
 	const uint32_t *next_sizes;
 	uint32_t at;
@@ -35,21 +35,22 @@ static void replace(void *arg)
 
 		TGB_FREE(c->objects[i]);
 		object = TGB_MALLOC(size);
-		tgb_write(object, true, i);
+		tgb_write(object, true, size);
 		c->objects[i] = object;
-		c->sizes[i] = size;
 	}
 }
 
 /* What is live is meant to be used, so all of its pages count. */
-static double touch_all(void *const *objects, const uint32_t *sizes, uint32_t n)
+static double touch_all(void *const *objects, uint32_t n)
 {
 	double bytes = 0;
 	uint32_t i;
 
 	for (i = 0; i < n; i++) {
-		tgb_touch(objects[i], sizes[i]);
-		bytes += sizes[i];
+		uint64_t size = *(const uint64_t *)objects[i];
+
+		tgb_touch(objects[i], size);
+		bytes += (double)size;
 	}
 	return bytes;
 }
@@ -73,14 +74,14 @@ void tgb_work_churn(void)
 	c.next_sizes =
 		tgb_sizes(tgb_arg_text("sizes", "exp"), tgb_arg("lo", 16), tgb_arg("hi", 1024));
 	c.objects = tgb_table(c.n * sizeof(*c.objects));
-	c.sizes = tgb_table(c.n * sizeof(*c.sizes));
 	before = tgb_memory();
 	for (i = 0; i < c.n; i++) {
-		c.sizes[i] = c.next_sizes[c.at++ & (TGB_SIZES - 1)];
-		c.objects[i] = TGB_MALLOC(c.sizes[i]);
+		uint32_t size = c.next_sizes[c.at++ & (TGB_SIZES - 1)];
+
+		c.objects[i] = TGB_MALLOC(size);
 		if (c.objects[i] == NULL)
 			tgb_die("out of memory");
-		tgb_write(c.objects[i], true, i);
+		tgb_write(c.objects[i], true, size);
 	}
 	end = tgb_now_ns() + WARM_SECONDS * 1e9;
 	for (; warm > 0 && tgb_now_ns() < end; warm -= PER_STEP)
@@ -89,7 +90,7 @@ void tgb_work_churn(void)
 	warm = tgb_repeat(tgb_seconds(), replace, &c);
 	tgb_use_end(&use);
 	tgb_use_report(&use, warm * PER_STEP);
-	report_footprint(before, touch_all(c.objects, c.sizes, c.n));
+	report_footprint(before, touch_all(c.objects, c.n));
 }
 
 /* ---- phases ---- */
