@@ -44,6 +44,7 @@ $(%C%_tg_scale_OBJECTS): | $(tg_generated)
 # must not help anybody.
 tgbench_programs = \
 	%D%/tgbench/tgb-malloc \
+	%D%/tgbench/tgb-malloc-noplt \
 	%D%/tgbench/tgb-together \
 	%D%/tgbench/tgbench
 
@@ -89,6 +90,11 @@ tgbench_worker_cflags = $(AM_CFLAGS) -O2 -fno-builtin-malloc -fno-builtin-calloc
 %C%_tgbench_tgb_malloc_SOURCES = $(tgbench_worker_sources)
 %C%_tgbench_tgb_malloc_CFLAGS = $(tgbench_worker_cflags)
 %C%_tgbench_tgb_malloc_LDADD = -lm
+
+# As tg.h has it for libtg: no jump through the linkage table on the way to malloc and free.
+%C%_tgbench_tgb_malloc_noplt_SOURCES = $(tgbench_worker_sources)
+%C%_tgbench_tgb_malloc_noplt_CFLAGS = $(tgbench_worker_cflags) -fno-plt
+%C%_tgbench_tgb_malloc_noplt_LDADD = -lm
 
 # -no-install: a plain program that finds libtg.so in the build tree, instead of libtool's wrapper script.
 %C%_tgbench_tgb_together_SOURCES = $(tgbench_worker_sources)

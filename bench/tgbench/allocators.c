@@ -84,6 +84,16 @@ bool tgb_allocators_add(struct tgb_bench *b, const char *text)
 	return true;
 }
 
+void tgb_allocators_without_plt(struct tgb_bench *b)
+{
+	unsigned i;
+
+	for (i = 0; i < b->n_allocators; i++) {
+		if (b->allocators[i].kind == TGB_PRIVATE)
+			b->allocators[i].worker = tgb_built(NULL, "tgb-malloc-noplt");
+	}
+}
+
 void tgb_allocators_probe(struct tgb_bench *b)
 {
 	unsigned i;

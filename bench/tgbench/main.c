@@ -19,7 +19,7 @@
 
 #define TRIES 4
 
-enum { QUICK = 256, LIST, JSON, SVG, PEER, ROUNDS, SECONDS, CPU };
+enum { QUICK = 256, NO_PLT, LIST, JSON, SVG, PEER, ROUNDS, SECONDS, CPU };
 
 static const char *json_path, *svg_path, *workloads, *allocators;
 static bool list_only;
@@ -44,6 +44,7 @@ static void usage(FILE *to)
 	      "(pair/100x64)\n"
 	      "  -a, --allocator NAME[,...]   only these\n"
 	      "      --peer NAME=FILE.so      another private allocator, to be preloaded\n"
+	      "      --no-plt                 call private allocators without the linkage table, too\n"
 	      "      --rounds N               how often each is measured (5; with --quick 1)\n"
 	      "      --seconds S              how long a timed part takes (0.3; with --quick "
 	      "0.05)\n"
@@ -311,6 +312,7 @@ static void parse(int argc, char **argv)
 		{"list", no_argument, NULL, 'l'},
 		{"help", no_argument, NULL, 'h'},
 		{"quick", no_argument, NULL, QUICK},
+		{"no-plt", no_argument, NULL, NO_PLT},
 		{"json", required_argument, NULL, JSON},
 		{"svg", required_argument, NULL, SVG},
 		{"peer", required_argument, NULL, PEER},
@@ -335,6 +337,9 @@ static void parse(int argc, char **argv)
 		case 'h':
 			usage(stdout);
 			exit(EXIT_SUCCESS);
+		case NO_PLT:
+			bench.no_plt = true;
+			break;
 		case QUICK:
 			bench.quick = true;
 			break;
@@ -391,6 +396,8 @@ int main(int argc, char **argv)
 	tgb_allocators_init(&bench);
 	parse(argc, argv);
 	defaults();
+	if (bench.no_plt)
+		tgb_allocators_without_plt(&bench);
 	choose();
 	if (list_only) {
 		list();

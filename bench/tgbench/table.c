@@ -188,6 +188,8 @@ static void notes(const struct tgb_bench *b, FILE *to)
 		"medians of %u round%s of %.3g s; less is better; ratio: together to the best "
 		"private allocator\n",
 		b->rounds, b->rounds == 1 ? "" : "s", b->seconds);
+	if (b->no_plt)
+		fputs("private allocators are called without the linkage table, too\n", to);
 	for (i = 0; i < b->n_cells; i++)
 		two = two || b->cells[i].two_cores;
 	if (two)

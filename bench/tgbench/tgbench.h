@@ -80,6 +80,7 @@ struct tgb_bench {
 	unsigned rounds;
 	double seconds;
 	bool quick;
+	bool no_plt; /* private allocators are called without the linkage table */
 	int cpu, cpu2; /* of single-core work; the second of two */
 	int n_cpus;
 	double ping_us; /* the last one measured; 0: never */
@@ -94,6 +95,8 @@ extern const unsigned tgb_n_all_cells;
 void tgb_allocators_init(struct tgb_bench *b);
 /* "NAME=FILE": another library to preload. */
 bool tgb_allocators_add(struct tgb_bench *b, const char *text);
+/* The private ones known so far are called without the linkage table, as tg.h has it for libtg. */
+void tgb_allocators_without_plt(struct tgb_bench *b);
 void tgb_allocators_probe(struct tgb_bench *b);
 /* The path of something that was built: an environment variable, or relative to our own program. */
 const char *tgb_built(const char *variable, const char *relative);
