@@ -293,7 +293,8 @@ static bool has_any(const struct tgd_backing *backing, uint64_t at, uint64_t byt
 unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
 {
 	struct tgd_area areas[TGD_AREAS];
-	const struct tgd_area *dense = &areas[TGD_AREA_DENSE_TAKEN], *tiny = &areas[TGD_AREA_TINY_TAKEN];
+	const struct tgd_area *dense = &areas[TGD_AREA_DENSE_TAKEN],
+			      *tiny = &areas[TGD_AREA_TINY_TAKEN];
 
 	tgd_areas_of(&backing->view->geometry, areas);
 	if (has_any(backing, dense->at + page * dense->stride, n_pages * dense->stride))

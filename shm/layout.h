@@ -355,7 +355,7 @@ _Static_assert(sizeof(struct tgs_slot) == 8704, "layout");
 _Static_assert(TGS_PENDING_FREES == 64 * TGS_PENDING_GROUP, "layout");
 _Static_assert(sizeof(struct tgs_unit) == 32, "layout");
 _Static_assert(sizeof(struct tgs_record) == 128, "layout");
-_Static_assert(TGS_DENSE_GROUP * TGS_DENSE_UNITS * sizeof(struct tgs_unit) == TGS_OS_PAGE, "layout");
+_Static_assert(TGS_DENSE_GROUP *TGS_DENSE_UNITS * sizeof(struct tgs_unit) == TGS_OS_PAGE, "layout");
 _Static_assert(sizeof(struct tgs_dense_taken) == 512, "layout");
 _Static_assert(sizeof(struct tgs_tiny_taken) == 1024, "layout");
 _Static_assert(sizeof(struct tgs_tiny_more) == 4096, "layout");
