@@ -154,17 +154,18 @@ static bool free_object(struct tgc_cache *cache, const struct tgs_object *object
 	uint64_t page = object->span.page, bit = object->bit;
 	const struct tgs_class *info = &tgs_classes[class];
 	tgs_taken *taken = tgs_taken_of(&tgc_heap, object);
-	_Atomic uint64_t *published = tgs_published_word(&tgc_heap, info->kind, page, object->unit);
 
 	if (!tgs_taken_stays(atomic_load_explicit(taken, memory_order_relaxed)) ||
 	    (tgs_remote_bits(&tgc_heap, info->kind, page, object->unit) & bit))
 		return false;
-	if (atomic_load_explicit(published, memory_order_relaxed) & bit) {
+	if (tgs_published_bits(&tgc_heap, info->kind, page, object->unit) & bit) {
 		tgc_links_end(page,
 			      tgs_page_address(&tgc_heap, page) +
 				      (size_t)object->index * info->size,
 			      info->size);
-		atomic_fetch_and_explicit(published, ~bit, memory_order_relaxed);
+		atomic_fetch_and_explicit(
+			tgs_published_word(&tgc_heap, info->kind, page, object->unit), ~bit,
+			memory_order_relaxed);
 	}
 	atomic_store_explicit(taken, 0, memory_order_relaxed);
 	if (noted)

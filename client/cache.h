@@ -380,13 +380,13 @@ void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 void tgc_foreign_flush(struct tgc_cache *cache);
 /* Frees for its owner a slot that was held as a hint. */
 void tgc_foreign_unhold(struct tgc_cache *cache, void *p, tgs_taken *taken);
-/* Frees an object of a tiny span that was owed. */
+/* Frees an object that was owed. */
 void tgc_foreign_pay(struct tgc_cache *cache, void *p);
 uint64_t tgc_foreign_pending(const struct tgc_cache *cache);
 
 /* state.c */
 
-/* Asks the daemon for memory for the published and remote words of a tiny span.  0, -ENOMEM, -ENOTCONN, -EFAULT (the span has
+/* Asks the daemon for memory for the published and remote words of a dense or tiny span.  0, -ENOMEM, -ENOTCONN, -EFAULT (the span has
  * ended). */
 TGS_COLD int tgc_state_ask(uint64_t page);
 /* Before anything is written there: has this live object's span that memory?  As above. */

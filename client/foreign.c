@@ -142,10 +142,12 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 	if ((uint32_t)product >= info->magic || index >= info->n_slots)
 		return false;
 	record = &tgc_heap.records[page];
-	unit = (struct tgs_unit *)((info->kind == TGS_SPARSE
-					    ? (uint8_t *)&record->unit
-					    : (uint8_t *)&tgc_heap.dense[page * TGS_DENSE_UNITS]) +
-				   index / 64 * sizeof(*unit));
+	if (info->kind == TGS_SPARSE)
+		unit = (struct tgs_unit *)(uintptr_t)&record->unit;
+	else if (TGS_LIKELY(entry & TGS_ENTRY_MORE))
+		unit = &tgc_heap.dense[page * TGS_DENSE_UNITS + index / 64];
+	else
+		return false;
 	half = index / 32 % 2;
 	bit = UINT32_C(1) << index % 32;
 	taken = &tgs_taken_bytes(&tgc_heap, info->kind, page)[index];
@@ -185,27 +187,35 @@ void tgc_foreign_noted(struct tgc_cache *cache, struct tgs_pending *pending,
 		count_held(cache, size);
 }
 
-/* Buffers the free of a live object. */
-static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
+/* Buffers the free of an object, once there is memory for its word; else it is owed. */
+static void note_or_owe(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
 	struct tgs_pending *pending;
-	bool small;
 
 	if (TGS_UNLIKELY(!tgs_has_more(&tgc_heap, tgs_classes[object->span.class].kind,
 				       object->span.page)) &&
 	    !tgc_state_or_owe(cache, object, p))
 		return;
 	pending = tgc_foreign_reserve(cache, object);
-	small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
-	if (TGS_UNLIKELY((mask_in(pending) >> object->index % 32 & 1) ||
-			 (small && !set_going((uint64_t)((uint8_t *)p - tgc_heap.data),
-					      tgs_taken_of(&tgc_heap, object))))) {
+	if (TGS_UNLIKELY(mask_in(pending) >> object->index % 32 & 1)) {
 		tgc_report(TGC_DOUBLE_FREE, p);
 		return;
 	}
 	tgc_links_end(object->span.page, p, tgs_object_size(&tgc_heap, object));
 	tgc_foreign_note(pending, object);
 	tgc_foreign_noted(cache, pending, object);
+}
+
+/* The same for one of which only its byte may say that this has begun already. */
+static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
+{
+	bool small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
+
+	if (TGS_UNLIKELY(small && !set_going((uint64_t)((uint8_t *)p - tgc_heap.data),
+					     tgs_taken_of(&tgc_heap, object))))
+		tgc_report(TGC_DOUBLE_FREE, p);
+	else
+		note_or_owe(cache, object, p);
 }
 
 void tgc_foreign_free(void *p)
@@ -244,14 +254,11 @@ void tgc_foreign_free(void *p)
 void tgc_foreign_unhold(struct tgc_cache *cache, void *p, tgs_taken *taken)
 {
 	struct tgs_object object;
-	struct tgs_pending *pending;
 
 	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND)
 		return;
-	pending = tgc_foreign_reserve(cache, &object);
 	atomic_store_explicit(taken, TGS_TAKEN | TGS_GOING, memory_order_release);
-	tgc_foreign_note(pending, &object);
-	tgc_foreign_noted(cache, pending, &object);
+	note_or_owe(cache, &object, p);
 }
 
 /* Applies the places of one group. */
@@ -280,12 +287,25 @@ void tgc_foreign_flush(struct tgc_cache *cache)
 	atomic_store_explicit(&cache->slot->held, 0, memory_order_release);
 }
 
+/* Has its byte been told already that it was freed, when that was to be owed? */
+static bool is_going(const struct tgs_object *object, const void *p)
+{
+	if (object->span.class == 0 || object->span.class == TGS_CLASS_TINY ||
+	    TGC_LOAD(tgc_own_of(p)->slot) == 0)
+		return false;
+	return (atomic_load_explicit(tgs_taken_of(&tgc_heap, object), memory_order_relaxed) &
+		TGS_GOING) != 0;
+}
+
 void tgc_foreign_pay(struct tgc_cache *cache, void *p)
 {
 	struct tgs_object object;
 
-	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND ||
-	    !tgs_object_live(&tgc_heap, &object))
+	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND)
+		tgc_report(TGC_DOUBLE_FREE, p);
+	else if (is_going(&object, p))
+		note_or_owe(cache, &object, p);
+	else if (!tgs_object_live(&tgc_heap, &object))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else if (tgc_owns_it(cache, p))
 		tgc_free_own(cache, &object, p);

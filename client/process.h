@@ -40,7 +40,7 @@ struct tgc_process {
 		trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
 	_Atomic uint64_t errors; /* double and invalid frees counted */
 	uint32_t
-		state_ahead; /* log2 of the tiny spans whose state was last asked for at once; under the connection's lock */
+		state_ahead; /* log2 of the spans (dense: groups) whose state was last asked for at once; under the connection's lock */
 	uint32_t state_asked_ms; /* when; likewise */
 };
 

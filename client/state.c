@@ -1,9 +1,9 @@
-/* state.c - memory for the words in which a tiny object is published, or freed by somebody else; and the frees for which
+/* state.c - memory for the words in which a small object is published, or freed by somebody else; and the frees for which
  * there is none.
  *
- * The published and remote words of a tiny span have memory only once somebody has needed them (tgs_has_more).  Whoever is
- * about to write there makes sure, from his slow path: the daemon puts the memory there and says so in the page map, once
- * for the life of the span.  A process that asks again and again, as one does that consumes what another makes, has
+ * The published and remote words of a dense or tiny span have memory only once somebody has needed them (tgs_has_more).
+ * Whoever is about to write there makes sure, from his slow path: the daemon puts the memory there and says so in the page
+ * map, once for the life of the span; dense spans side by side have theirs in common.  A process that asks again and again, as one does that consumes what another makes, has
  * neighbours of the span done with it: as many as it asked for in the last second, times two.
  *
  * If the machine has no memory left, tg_publish and tg_swap fail; a free cannot.  It is owed: the object stays allocated, and
@@ -56,7 +56,7 @@ int tgc_state_ask(uint64_t page)
 	body.ahead = choose_ahead();
 	r = tgc_rpc_call(&request, TGD__REPLY__BODY__NOT_SET, NULL);
 	tgc_rpc_end();
-	if (r == 0 && !tgs_has_more(&tgc_heap, TGS_TINY, page))
+	if (r == 0 && !tgs_has_more(&tgc_heap, TGS_DENSE, page))
 		r = -EPROTO;
 	/* The span has ended meanwhile: with a live object in it, it would not have. */
 	if (r == -EINVAL)

@@ -77,7 +77,7 @@ void tgd_backing_found_span(struct tgd_backing *backing, uint64_t page, uint64_t
 	const struct tgs_geometry *g = &backing->view->geometry;
 	uint64_t with_state = class == 0 ? 1 : n_pages;
 	unsigned kind = tgs_classes[class].kind;
-	bool more = kind == TGS_TINY && tgs_has_more(backing->view, kind, page);
+	bool more = tgs_has_more(backing->view, kind, page);
 	struct tgd_area areas[TGD_AREAS];
 	unsigned i;
 

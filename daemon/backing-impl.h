@@ -76,6 +76,7 @@ static inline bool tgd_area_is_of(unsigned area, unsigned kind, bool more)
 	case TGD_AREA_RECORDS:
 		return true;
 	case TGD_AREA_DENSE:
+		return kind == TGS_DENSE && more;
 	case TGD_AREA_DENSE_TAKEN:
 		return kind == TGS_DENSE;
 	case TGD_AREA_TINY_TAKEN:

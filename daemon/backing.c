@@ -211,24 +211,29 @@ static int back_state(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 	return r;
 }
 
-static uint64_t more_at(const struct tgd_backing *backing, uint64_t page)
+/* The block of these words. */
+static uint64_t words_at(const struct tgd_backing *backing, unsigned kind, uint64_t page)
 {
-	return backing->view->geometry.tiny_more_at + page * sizeof(struct tgs_tiny_more);
-}
+	const struct tgs_geometry *g = &backing->view->geometry;
 
-int tgd_backing_tiny_more(struct tgd_backing *backing, uint64_t page, bool urgent)
+	return kind == TGS_TINY ? g->tiny_more_at + page * TGS_OS_PAGE
+				: g->dense_at + page / TGS_DENSE_GROUP * TGS_OS_PAGE;
+}
+_Static_assert(sizeof(struct tgs_tiny_more) == TGS_OS_PAGE, "a block for each");
+
+int tgd_backing_words(struct tgd_backing *backing, unsigned kind, uint64_t page, bool urgent)
 {
 	int r;
 
 	backing->headroom.urgent = urgent;
-	r = tgd_backing_state(backing, more_at(backing, page), sizeof(struct tgs_tiny_more));
+	r = tgd_backing_state(backing, words_at(backing, kind, page), TGS_OS_PAGE);
 	backing->headroom.urgent = false;
 	return r;
 }
 
-bool tgd_backing_has_more(const struct tgd_backing *backing, uint64_t page)
+bool tgd_backing_has_words(const struct tgd_backing *backing, unsigned kind, uint64_t page)
 {
-	return tgd_backing_has_state(backing, more_at(backing, page), sizeof(struct tgs_tiny_more));
+	return tgd_backing_has_state(backing, words_at(backing, kind, page), TGS_OS_PAGE);
 }
 
 int tgd_backing_spans(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned count,
@@ -288,7 +293,8 @@ static bool has_any(const struct tgd_backing *backing, uint64_t at, uint64_t byt
 unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
 {
 	struct tgd_area areas[TGD_AREAS];
-	const struct tgd_area *dense = &areas[TGD_AREA_DENSE], *tiny = &areas[TGD_AREA_TINY_TAKEN];
+	const struct tgd_area *dense = &areas[TGD_AREA_DENSE_TAKEN],
+			      *tiny = &areas[TGD_AREA_TINY_TAKEN];
 
 	tgd_areas_of(&backing->view->geometry, areas);
 	if (has_any(backing, dense->at + page * dense->stride, n_pages * dense->stride))

@@ -55,14 +55,15 @@ int tgd_backing_map(struct tgd_backing *backing, uint64_t at, uint64_t bytes);
 int tgd_backing_state(struct tgd_backing *backing, uint64_t at, uint64_t bytes);
 
 /* Backs all that belongs to `count` spans of n_pages each, side by side: pages, entries, state; but
- * for the published and remote words of tiny spans, which most of them never need. */
+ * for the published and remote words of dense and tiny spans, which most of them never need. */
 int tgd_backing_spans(struct tgd_backing *backing, uint64_t page, uint64_t n_pages, unsigned count,
 		      unsigned class);
 
-/* Backs the published and remote words of a tiny span.  `urgent`: without them a free could not be
- * noted, so the margin that grants leave may be used. */
-int tgd_backing_tiny_more(struct tgd_backing *backing, uint64_t page, bool urgent);
-bool tgd_backing_has_more(const struct tgd_backing *backing, uint64_t page);
+/* Backs the published and remote words of a dense or tiny span, and with those of a dense one its
+ * group's.  `urgent`: without them a free could not be noted, so the margin that grants leave may be
+ * used. */
+int tgd_backing_words(struct tgd_backing *backing, unsigned kind, uint64_t page, bool urgent);
+bool tgd_backing_has_words(const struct tgd_backing *backing, unsigned kind, uint64_t page);
 
 /* Backs pages that lengthen a large span: them and their entries. */
 int tgd_backing_more(struct tgd_backing *backing, uint64_t page, uint64_t n_pages);

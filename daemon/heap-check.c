@@ -106,6 +106,7 @@ static void check_free(const struct tgd_heap *heap, uint64_t page, uint64_t end,
 static void check_span(const struct tgd_heap *heap, const struct tgs_span *span,
 		       const struct tgs_pending_set *pending, struct tgd_check *check)
 {
+	unsigned kind = tgs_classes[span->class].kind;
 	struct tgs_check_span counts;
 	struct tgd_pages_count count;
 	char why[TGD_CHECK_ERROR_SIZE];
@@ -124,11 +125,10 @@ static void check_span(const struct tgd_heap *heap, const struct tgs_span *span,
 		complain(check, "the span at page %llu has %llu pages, but only %llu are in use",
 			 (unsigned long long)span->page, (unsigned long long)span->n_pages,
 			 (unsigned long long)count.in_use);
-	if (span->class == TGS_CLASS_TINY &&
-	    tgs_has_more(&heap->view, TGS_TINY, span->page) !=
-		    tgd_backing_has_more(&heap->backing, span->page))
+	if (kind != TGS_SPARSE && tgs_has_more(&heap->view, kind, span->page) !=
+					  tgd_backing_has_words(&heap->backing, kind, span->page))
 		complain(check,
-			 "the state of the tiny span at page %llu has memory, or not, against what "
+			 "the state of the span at page %llu has memory, or not, against what "
 			 "the page map says",
 			 (unsigned long long)span->page);
 	expect(check, "pages of a span with memory", span->n_pages,

@@ -415,13 +415,14 @@ static void publish(const struct tgd_heap *heap, uint64_t ref)
 		tgs_publish(&heap->view, &object);
 }
 
-/* Before anything is changed: the published word of a tiny object has memory.  0, or noted. */
+/* Before anything is changed: the published word of the object has memory.  0, or noted. */
 static int back_for_root(struct tgd_heap *heap, uint64_t ref)
 {
 	uint64_t page = (ref - heap->view.geometry.data_at) >> TGS_PAGE_SHIFT;
 	struct tgs_span span;
 
-	if (!tgd_lease_at(&heap->lease, page, &span) || span.class != TGS_CLASS_TINY)
+	if (!tgd_lease_at(&heap->lease, page, &span) ||
+	    tgs_has_more(&heap->view, tgs_classes[span.class].kind, page))
 		return 0;
 	return tgd_heap_back_state(heap, &page, 1, 0);
 }

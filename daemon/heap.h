@@ -131,9 +131,9 @@ int tgd_heap_holdings(struct tgd_heap *heap, uint32_t client_id, unsigned slot, 
 		      uint64_t *ret_pages, unsigned max, unsigned *ret_n, uint64_t *ret_total,
 		      uint64_t *ret_next);
 
-/* Puts memory behind the published and remote words of tiny spans, whoever holds them, and of up to
+/* Puts memory behind the published and remote words of dense or tiny spans, whoever holds them, and of up to
  * `ahead` (at most TGD_STATE_AHEAD_MAX) others near the last of them, if there is enough.  -EINVAL: one
- * of the pages starts no tiny span; nothing is done then.  -ENOMEM: the machine has no more; those
+ * of the pages starts no such span; nothing is done then.  -ENOMEM: the machine has no more; those
  * that have got it keep it. */
 #define TGD_STATE_AHEAD_MAX 256u
 int tgd_heap_back_state(struct tgd_heap *heap, const uint64_t *pages, size_t n, unsigned ahead);

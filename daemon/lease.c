@@ -131,10 +131,11 @@ static void write_entries(struct tgd_lease *lease, const struct tgs_span *span)
 	_Atomic uint64_t *entries = (_Atomic uint64_t *)(uintptr_t)lease->view->page_map;
 	uint64_t large = span->class == 0 ? span->n_pages : 0;
 	uint64_t n = span->class == 0 ? 1 : span->n_pages;
+	unsigned kind = tgs_classes[span->class].kind;
 	uint64_t more = 0, i;
 
 	/* Also what an earlier span on this page has left: it is there, so it may be used. */
-	if (span->class == TGS_CLASS_TINY && tgd_backing_has_more(lease->backing, span->page))
+	if (kind != TGS_SPARSE && tgd_backing_has_words(lease->backing, kind, span->page))
 		more = TGS_ENTRY_MORE;
 	for (i = 0; i < n; i++)
 		atomic_store_explicit(
@@ -253,12 +254,19 @@ void tgd_lease_resize(struct tgd_lease *lease, struct tgs_span *span, uint64_t n
 
 int tgd_lease_back_more(struct tgd_lease *lease, const struct tgs_span *span, bool urgent)
 {
+	unsigned kind = tgs_classes[span->class].kind;
+	uint64_t n = kind == TGS_DENSE ? TGS_DENSE_GROUP : 1;
+	uint64_t page = tgs_round_down(span->page, n), end = page + n;
+	struct tgs_span other;
 	int r;
 
-	assert(span->class == TGS_CLASS_TINY);
-	r = tgd_backing_tiny_more(lease->backing, span->page, urgent);
-	if (r == 0 && !tgs_has_more(lease->view, TGS_TINY, span->page))
-		write_entries(lease, span);
+	assert(kind != TGS_SPARSE);
+	r = tgd_backing_words(lease->backing, kind, span->page, urgent);
+	for (; r == 0 && page < end; page++) {
+		if (tgd_lease_at(lease, page, &other) && tgs_classes[other.class].kind == kind &&
+		    !tgs_has_more(lease->view, kind, page))
+			write_entries(lease, &other);
+	}
 	return r;
 }
 

@@ -18,9 +18,11 @@
  *
  * A large span has one entry: it is made, moved, resized and ended by one store.
  *
- * A tiny span's entry also says whether its published and remote words have memory (TGS_ENTRY_MORE).
- * It does exactly when they have: memory first, then the bit.  A daemon killed in between leaves
- * memory that no entry tells of, which the next one gives back like all such.
+ * A dense or tiny span's entry also says whether its published and remote words have memory
+ * (TGS_ENTRY_MORE).  It does exactly when they have: memory first, then the bit.  A daemon killed in
+ * between leaves memory that no entry tells of, which the next one gives back like all such.  Those
+ * of dense spans in a group of 16 pages lie in one block: all of these spans get the bit then, from
+ * the first page up, so that the next daemon finds one that has it before any that has not.
  */
 #pragma once
 
@@ -79,8 +81,9 @@ void tgd_lease_create(struct tgd_lease *lease, uint64_t page, uint64_t n_pages, 
  * tgd_lease_set_partial. */
 void tgd_lease_move(struct tgd_lease *lease, struct tgs_span *span, unsigned slot);
 
-/* Puts memory behind the published and remote words of a tiny span, and says so in its entry; nothing
- * to do if they have it.  `urgent`: see tgd_backing_tiny_more.  -ENOMEM. */
+/* Puts memory behind the published and remote words of a dense or tiny span, and says so in its entry
+ * and those of all whose words lie there, too; nothing to do if they have it.  `urgent`: see
+ * tgd_backing_words.  -ENOMEM. */
 int tgd_lease_back_more(struct tgd_lease *lease, const struct tgs_span *span, bool urgent);
 
 /* A span of central's: whether it has room. */
@@ -101,7 +104,7 @@ void tgd_lease_destroy(struct tgd_lease *lease, const struct tgs_span *span);
  * soon. */
 void tgd_lease_found(struct tgd_lease *lease, const struct tgs_span *span);
 
-/* Not listed yet: all entries name the span's owner. */
+/* Not listed yet: all entries name the span's owner, and say whether its words have memory. */
 void tgd_lease_finish_move(struct tgd_lease *lease, const struct tgs_span *span);
 
 /* Not listed: the first n entries, all that are left, go. */

@@ -83,8 +83,9 @@ static int check_entry(struct tgd_takeover *takeover, uint64_t page, uint64_t en
 		return bad_entry(takeover, page, entry, "names a slot that was never used");
 	if (class != 0 && tgs_entry_large_pages(entry) != 0)
 		return bad_entry(takeover, page, entry, "gives a length to a small span");
-	if (class != TGS_CLASS_TINY && (entry & TGS_ENTRY_MORE) != 0)
-		return bad_entry(takeover, page, entry, "gives a tiny span's state to another");
+	if (tgs_classes[class].kind == TGS_SPARSE && (entry & TGS_ENTRY_MORE) != 0)
+		return bad_entry(takeover, page, entry,
+				 "gives a dense or tiny span's state to another");
 	return 0;
 }
 

@@ -41,6 +41,15 @@ static int take_run(struct tgd_heap *heap, struct run *run)
 	return r;
 }
 
+/* A span of its group was told of the memory that their words have, and it was not. */
+static bool lacks_bit(const struct tgd_heap *heap, const struct tgs_span *span)
+{
+	unsigned kind = tgs_classes[span->class].kind;
+
+	return kind == TGS_DENSE && !tgs_has_more(&heap->view, kind, span->page) &&
+	       tgd_backing_has_words(&heap->backing, kind, span->page);
+}
+
 static void take_span(struct tgd_heap *heap, struct tgd_takeover_span *found)
 {
 	struct tgs_span *span = &found->span;
@@ -54,7 +63,7 @@ static void take_span(struct tgd_heap *heap, struct tgd_takeover_span *found)
 	}
 	/* First what has memory, which the entries say, then the entries. */
 	tgd_backing_found_span(&heap->backing, span->page, span->n_pages, span->class);
-	if (found->half_moved)
+	if (found->half_moved || lacks_bit(heap, span))
 		tgd_lease_finish_move(&heap->lease, span);
 	tgd_lease_found(&heap->lease, span);
 }

@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 6u
+#define TGS_LAYOUT_VERSION 7u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -44,7 +44,7 @@
  * bit   7      set: the page belongs to a span
  * bits  8..21  owner: the thread slot that holds the span (TGS_SLOT_CENTRAL: none)
  * bits 24..27  distance to the first page of the span, in pages (small spans)
- * bit   28     published and remote words of this tiny span have memory (TGS_ENTRY_MORE)
+ * bit   28     published and remote words of this dense or tiny span have memory (TGS_ENTRY_MORE)
  * bits 32..63  length of the span in pages (large spans; in the first page's entry, the only one they have)
  */
 #define TGS_ENTRY_CLASS_MASK  UINT64_C(0x7f)
@@ -312,6 +312,7 @@ struct tgs_record {
 #define TGS_RECORD_SHORTER   UINT64_C(2)
 
 #define TGS_DENSE_UNITS 8u   /* spans with up to 512 objects: units in the dense area */
+#define TGS_DENSE_GROUP 16u  /* their pages share an OS page of it, and so TGS_ENTRY_MORE */
 #define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */
 
 struct tgs_dense_taken {
@@ -354,6 +355,7 @@ _Static_assert(sizeof(struct tgs_slot) == 8704, "layout");
 _Static_assert(TGS_PENDING_FREES == 64 * TGS_PENDING_GROUP, "layout");
 _Static_assert(sizeof(struct tgs_unit) == 32, "layout");
 _Static_assert(sizeof(struct tgs_record) == 128, "layout");
+_Static_assert(TGS_DENSE_GROUP *TGS_DENSE_UNITS * sizeof(struct tgs_unit) == TGS_OS_PAGE, "layout");
 _Static_assert(sizeof(struct tgs_dense_taken) == 512, "layout");
 _Static_assert(sizeof(struct tgs_tiny_taken) == 1024, "layout");
 _Static_assert(sizeof(struct tgs_tiny_more) == 4096, "layout");

@@ -102,7 +102,7 @@ void tgs_held_clear(const struct tgs_heap *heap, unsigned kind, uint64_t page, u
 		if (!(was & (TGS_HELD | TGS_GOING)))
 			continue;
 		/* First, so that it is done again if we are killed in between. */
-		if (was & TGS_SPECIAL)
+		if ((was & TGS_SPECIAL) && tgs_has_more(heap, kind, page))
 			atomic_fetch_and_explicit(published, ~(UINT64_C(1) << i),
 						  memory_order_relaxed);
 		atomic_store_explicit(&bytes[i], 0, memory_order_release);

@@ -39,12 +39,13 @@ static inline uint8_t *tgs_page_address(const struct tgs_heap *heap, uint64_t pa
 	return heap->data + (page << TGS_PAGE_SHIFT);
 }
 
-/* Have the published and remote words of this span memory?  Those of a tiny span get it when first somebody publishes, or
- * frees from afar; until then they are all zero, and a read would be of a hole in the file.  So whoever reads them asks
- * here, and whoever writes them has made sure: for himself (client/state.c), or since they have been written before. */
+/* Have the published and remote words of this span memory?  Those of a dense or tiny span get it when first somebody
+ * publishes, or frees from afar; until then they are all zero, and a read would be of a hole in the file.  So whoever reads
+ * them asks here, and whoever writes them has made sure: for himself (client/state.c), or since they have been written
+ * before. */
 static inline bool tgs_has_more(const struct tgs_heap *heap, unsigned kind, uint64_t page)
 {
-	return kind != TGS_TINY || (tgs_page_entry(heap, page) & TGS_ENTRY_MORE) != 0;
+	return kind == TGS_SPARSE || (tgs_page_entry(heap, page) & TGS_ENTRY_MORE) != 0;
 }
 
 /* The bytes of a span's slots; not of a tiny span. */

@@ -7,6 +7,8 @@
 
 /* Two in a span. */
 enum { PAIRS = 8, BIG = 4096, MIB = 1 << 20 };
+/* So many spans of so many, whose words lie in one block that has no memory yet. */
+enum { DENSE_SPANS = 3, IN_SPAN = 73, DENSE = 112 };
 
 static void leave_pairs(void *unused)
 {
@@ -46,6 +48,22 @@ static void free_orphans(void)
 	tgt_end();
 }
 
+static void dense_spans(void)
+{
+	tgt_do_mallocs(0, DENSE_SPANS * IN_SPAN, DENSE);
+}
+
+static void free_in_each(void)
+{
+	unsigned i;
+
+	tgt_begin();
+	for (i = 0; i < DENSE_SPANS; i++)
+		tgt_do_frees(i * IN_SPAN, 2);
+	tgt_do_trim();
+	tgt_end();
+}
+
 static void wait_for_limit(void)
 {
 	tgt_do_malloc(0, 100);
@@ -64,6 +82,7 @@ static void change_limit(void)
 const struct tgt_script tgt_daemon_scripts[] = {
 	{"orphans, taken", .observer = orphans, .operation = take_orphans},
 	{"orphans, swept", .observer = orphans, .operation = free_orphans, .flags = TGT_SWEPT},
+	{"state of a group", .observer = dense_spans, .operation = free_in_each},
 	{"limit", .operation = wait_for_limit, .meeting = change_limit},
 	{.name = NULL},
 };

@@ -1,5 +1,5 @@
-/* test_owed - what becomes of tiny objects when the machine has no memory for the words in which they are published, or
- * freed by others: all that can fail says so, and frees are owed and done later.
+/* test_owed - what becomes of tiny and dense objects when the machine has no memory for the words in which they are
+ * published, or freed by others: all that can fail says so, and frees are owed and done later.
  *
  * The daemon is tgd_full, which has no memory while a file exists.
  */
@@ -11,6 +11,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "client/cache.h"
@@ -80,7 +82,7 @@ static void make_foreign(void)
 
 static bool has_more(const void *p)
 {
-	return tgs_has_more(&tgc_heap, TGS_TINY,
+	return tgs_has_more(&tgc_heap, TGS_DENSE,
 			    (uint64_t)((const uint8_t *)p - tgc_heap.data) >> TGS_PAGE_SHIFT);
 }
 
@@ -96,7 +98,7 @@ static void *free_objects(void *arg)
 static void test_publish_and_swap_say_so(void)
 {
 	void *tiny = tg_malloc(8), *old = tg_malloc(8), *other;
-	tg_link *link = tg_calloc(1, 64);
+	tg_link *link = tg_calloc(1, 1000);
 
 	CU_ASSERT(tg_swap(link, NULL, old, 0));
 	memory(false);
@@ -112,7 +114,7 @@ static void test_publish_and_swap_say_so(void)
 	CU_ASSERT_PTR_EQUAL(tg_link_get(link), old);
 	tgt_check(3);
 	CU_ASSERT_EQUAL(tgt_check_number("published"), 0);
-	/* What is not tiny needs none. */
+	/* What is neither tiny nor dense needs none. */
 	CU_ASSERT_EQUAL(tg_publish(link), 0);
 	/* A swap that changes no owner, of one's own link. */
 	CU_ASSERT(tg_swap(link, old, tiny, 0));
@@ -285,6 +287,76 @@ static void test_what_the_dead_owed_stays(void)
 	tgt_check(0);
 }
 
+/* ---- dense objects ---- */
+
+static void make_dense(void *shared)
+{
+	void **made = shared;
+	unsigned i;
+
+	for (i = 0; i < N; i++)
+		made[i] = tg_malloc(64);
+}
+
+static void *make_dense_here(void *arg)
+{
+	make_dense(objects);
+	return arg;
+}
+
+static void test_dense_objects_of_others_are_owed(void)
+{
+	void **shared = mmap(NULL, sizeof(objects), PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	CU_ASSERT_FATAL(shared != MAP_FAILED);
+	CU_ASSERT_EQUAL(tgt_in_child(make_dense, shared), 0);
+	CU_ASSERT(tgt_wait_at_most("clients", 1));
+	memcpy(objects, shared, sizeof(objects));
+	(void)munmap(shared, sizeof(objects));
+	memory(false);
+	CU_ASSERT_EQUAL(tg_publish(objects[0]), -ENOMEM);
+	free_objects(NULL);
+	tgt_check(N);
+	CU_ASSERT_EQUAL(tgt_stats().pending_frees, N);
+	CU_ASSERT_FALSE(has_more(objects[0]));
+	memory(true);
+	CU_ASSERT_EQUAL(tg_trim(), 0);
+	CU_ASSERT(has_more(objects[0]));
+	CU_ASSERT_EQUAL(tgt_stats().pending_frees, 0);
+	CU_ASSERT_EQUAL(tgt_stats().errors, 0);
+	tgt_check(0);
+}
+
+/* Of another thread of ours: what the freeing thread keeps at hand needs no words before it lets go of it. */
+static void test_dense_slots_at_hand_are_owed_when_they_go(void)
+{
+	pthread_t thread;
+	uint64_t owed;
+
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, make_dense_here, NULL), 0);
+	pthread_join(thread, NULL);
+	memory(false);
+	free_objects(NULL);
+	owed = tgt_stats().pending_frees;
+	CU_ASSERT(owed > 0 && owed < N);
+	tgt_check((long long)owed);
+	CU_ASSERT_EQUAL(tg_trim(), 0);
+	CU_ASSERT_EQUAL(tgt_stats().pending_frees, N);
+	CU_ASSERT_FALSE(has_more(objects[0]));
+	tgt_check(N);
+	CU_ASSERT_EQUAL(tgt_stats().errors, 0);
+	/* It shows at once which of them are freed twice. */
+	tg_free(objects[0]);
+	tg_free(objects[N - 1]);
+	CU_ASSERT_EQUAL(tgt_stats().errors, 2);
+	memory(true);
+	CU_ASSERT_EQUAL(tg_trim(), 0);
+	CU_ASSERT_EQUAL(tgt_stats().pending_frees, 0);
+	CU_ASSERT_EQUAL(tgt_stats().errors, 2);
+	tgt_check(0);
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -298,6 +370,9 @@ int main(void)
 		{"Frees are done by a detach", test_frees_are_paid_by_a_detach},
 		{"An object freed twice meanwhile is told", test_an_object_owed_twice_is_told},
 		{"What the dead owed stays", test_what_the_dead_owed_stays},
+		{"Dense objects of others are owed", test_dense_objects_of_others_are_owed},
+		{"Dense slots at hand are owed when they go",
+		 test_dense_slots_at_hand_are_owed_when_they_go},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -86,7 +86,7 @@ void tgt_set_entry(uint64_t page, uint64_t entry)
 
 void tgt_put_span(uint64_t page, unsigned class, unsigned owner, uint64_t large_pages)
 {
-	uint64_t more = class == TGS_CLASS_TINY ? TGS_ENTRY_MORE : 0;
+	uint64_t more = tgs_classes[class].kind != TGS_SPARSE ? TGS_ENTRY_MORE : 0;
 	unsigned i;
 
 	if (class == 0)

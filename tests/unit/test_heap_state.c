@@ -1,4 +1,4 @@
-/* test_heap_state: the published and remote words of tiny spans have memory exactly when the page map says so.
+/* test_heap_state: the published and remote words of dense and tiny spans have memory exactly when the page map says so.
  *
  * fallocate is wrapped by the linker, so that a test can let it fail, as on a machine without memory.
  */
@@ -24,7 +24,7 @@ int __wrap_fallocate(int fd, int mode, off_t at, off_t bytes)
 	return __real_fallocate(fd, mode, at, bytes);
 }
 
-enum { TINY = TGS_CLASS_TINY, MORE = sizeof(struct tgs_tiny_more) };
+enum { TINY = TGS_CLASS_TINY, DENSE = 5, MORE = TGS_OS_PAGE, GROUP = TGS_DENSE_GROUP };
 
 static uint32_t client, other;
 static unsigned slot, thread;
@@ -41,9 +41,10 @@ static void two_clients(void)
 
 static bool has_more(uint64_t page)
 {
-	bool more = tgs_has_more(view, TGS_TINY, page);
+	unsigned kind = kind_at(page);
+	bool more = tgs_has_more(view, kind, page);
 
-	CU_ASSERT_EQUAL(tgd_backing_has_more(&heap->backing, page), more);
+	CU_ASSERT_EQUAL(tgd_backing_has_words(&heap->backing, kind, page), more);
 	return more;
 }
 
@@ -58,16 +59,31 @@ static uint64_t resident(void)
 }
 
 /* So many spans of a slot, which lie side by side; returns the first. */
-static uint64_t get_tiny(uint32_t id, unsigned of, unsigned n)
+static uint64_t get_spans(uint32_t id, unsigned of, unsigned class, unsigned n)
 {
 	struct tgd_grant grant[64];
 	unsigned got = 0, i;
 
-	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, id, of, TINY, n, grant, &got), 0);
+	CU_ASSERT_EQUAL(tgd_heap_get_spans(heap, id, of, class, n, grant, &got), 0);
 	CU_ASSERT_EQUAL_FATAL(got, n);
 	for (i = 0; i < n; i++)
 		CU_ASSERT_EQUAL(grant[i].page, grant[0].page + i);
 	return grant[0].page;
+}
+
+static uint64_t get_tiny(uint32_t id, unsigned of, unsigned n)
+{
+	return get_spans(id, of, TINY, n);
+}
+
+/* How many of the spans side by side have it. */
+static unsigned count_more(uint64_t page, unsigned n)
+{
+	unsigned have = 0;
+
+	while (n-- > 0)
+		have += has_more(page + n);
+	return have;
 }
 
 static void it_has_memory_from_the_first_need_on(void)
@@ -90,9 +106,9 @@ static void it_has_memory_from_the_first_need_on(void)
 	CU_ASSERT_EQUAL(resident(), before + MORE);
 }
 
-static void what_is_no_tiny_span_is_refused(void)
+static void what_has_its_words_elsewhere_is_refused(void)
 {
-	uint64_t tiny = get_tiny(client, slot, 1), small = get_span(client, slot, 5).page;
+	uint64_t tiny = get_tiny(client, slot, 1), small = get_span(client, slot, 20).page;
 	uint64_t wide = get_span(client, slot, 63).page, large = get_large(client, slot, 9).page;
 	uint64_t bad[] = {small, wide, wide + 1, large, large + 1, large + 9, 1u << 20, UINT64_MAX};
 	uint64_t before = resident(), pages[2] = {tiny};
@@ -101,7 +117,7 @@ static void what_is_no_tiny_span_is_refused(void)
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		pages[1] = bad[i];
 		CU_ASSERT_EQUAL(tgd_heap_back_state(heap, pages, 2, 9), -EINVAL);
-		CU_ASSERT(strstr(tgd_heap_why(heap), "no tiny span") != NULL);
+		CU_ASSERT(strstr(tgd_heap_why(heap), "no tiny or dense span") != NULL);
 	}
 	CU_ASSERT_EQUAL(tgd_heap_back_state(heap, pages, 0, 9), 0);
 	CU_ASSERT_FALSE(has_more(tiny));
@@ -114,7 +130,6 @@ static void what_is_no_tiny_span_is_refused(void)
 static void neighbours_are_done_ahead_of_need(void)
 {
 	uint64_t page = get_tiny(client, slot, 32), theirs = get_tiny(other, thread, 4), i;
-	unsigned n = 0;
 
 	/* Those granted after it, which have the higher addresses here. */
 	CU_ASSERT_EQUAL(back(page + 4, 3), 0);
@@ -128,11 +143,8 @@ static void neighbours_are_done_ahead_of_need(void)
 	CU_ASSERT_EQUAL(back(page + 30, 2), 0);
 	CU_ASSERT(has_more(page + 31) && has_more(page + 29));
 	CU_ASSERT_EQUAL(back(page + 30, UINT32_MAX), 0);
-	for (i = 0; i < 32; i++)
-		n += has_more(page + i);
-	CU_ASSERT_EQUAL(n, 32);
-	for (i = 0; i < 4; i++)
-		CU_ASSERT_FALSE(has_more(theirs + i));
+	CU_ASSERT_EQUAL(count_more(page, 32), 32);
+	CU_ASSERT_EQUAL(count_more(theirs, 4), 0);
 }
 
 static void it_stays_until_the_span_ends(void)
@@ -248,7 +260,7 @@ static void the_next_daemon_finds_what_there_is(void)
 	CU_ASSERT_EQUAL(back(page + 1, 0), 0);
 	remote_free(thread, page + 1, 9);
 	/* Killed after the memory was there and before the page map said so. */
-	CU_ASSERT_EQUAL(tgd_backing_tiny_more(&heap->backing, page + 2, true), 0);
+	CU_ASSERT_EQUAL(tgd_backing_words(&heap->backing, TGS_TINY, page + 2, true), 0);
 	take_over();
 	CU_ASSERT(has_more(page) && has_more(page + 1));
 	CU_ASSERT_FALSE(has_more(page + 2) || has_more(page + 3));
@@ -302,9 +314,144 @@ static void check_sees_an_entry_that_does_not_tell(void)
 	*entry(page) |= TGS_ENTRY_MORE;
 }
 
+/* ---- dense spans: those of a group of 16 pages have theirs together ---- */
+
+static void a_group_of_dense_spans_has_it_together(void)
+{
+	uint64_t page = get_spans(client, slot, DENSE, 20), group = page - page % GROUP;
+	uint64_t theirs = get_spans(other, thread, DENSE + 1, 1), before = resident(), i;
+
+	CU_ASSERT_EQUAL(page, group);
+	CU_ASSERT_EQUAL(theirs, page + 20);
+	CU_ASSERT_EQUAL(count_more(page, 21), 0);
+	CU_ASSERT_EQUAL(back(page + 17, 0), 0);
+	for (i = 0; i < 21; i++)
+		CU_ASSERT_EQUAL(has_more(page + i), i >= GROUP);
+	CU_ASSERT_EQUAL(resident(), before + MORE);
+	CU_ASSERT_EQUAL(owner_of(theirs), thread);
+	CU_ASSERT_EQUAL(span_at(theirs).class, DENSE + 1);
+	/* What is granted there later has it from the start. */
+	before = resident();
+	CU_ASSERT_EQUAL(get_spans(other, thread, DENSE, 1), page + 21);
+	CU_ASSERT(has_more(page + 21));
+	CU_ASSERT_EQUAL(tgs_remote_bits(view, TGS_DENSE, page + 21, 0), 0);
+	CU_ASSERT_EQUAL(back(page + 21, 0), 0);
+	CU_ASSERT_EQUAL(resident(), before + PAGE);
+	take_object(page + 17, 5);
+	publish(page + 17, 5);
+	remote_free(thread, page + 17, 5);
+	CU_ASSERT_EQUAL(resident(), before + PAGE);
+}
+
+static void groups_are_done_ahead_of_need(void)
+{
+	uint64_t page = get_spans(client, slot, DENSE, 64), theirs;
+
+	theirs = get_spans(other, thread, DENSE, GROUP);
+	CU_ASSERT_EQUAL(back(page + GROUP + 3, 1), 0);
+	CU_ASSERT_EQUAL(count_more(page, 64), 2 * GROUP);
+	CU_ASSERT_EQUAL(count_more(page + GROUP, 2 * GROUP), 2 * GROUP);
+	CU_ASSERT_EQUAL(back(page, 63), 0);
+	CU_ASSERT_EQUAL(count_more(page, 64), 64);
+	CU_ASSERT_EQUAL(count_more(theirs, GROUP), 0);
+}
+
+static void it_goes_with_the_last_of_the_group(void)
+{
+	uint64_t page = get_spans(client, slot, DENSE, 2);
+
+	take_objects(page, 20);
+	CU_ASSERT_EQUAL(back(page + 1, 0), 0);
+	CU_ASSERT_EQUAL(put_span(client, slot, page + 1), 0);
+	(void)tgd_heap_trim(heap);
+	CU_ASSERT(has_more(page));
+	CU_ASSERT_EQUAL(get_spans(client, slot, DENSE + 2, 1), page + 1);
+	CU_ASSERT(has_more(page + 1));
+	CU_ASSERT_EQUAL(put_span(client, slot, page + 1), 0);
+	while (view->dense_taken[page].taken[0] != 0) {
+		static unsigned i;
+
+		remote_free(thread, page, i++);
+		if (i == 20)
+			CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	}
+	(void)checked();
+	(void)tgd_heap_trim(heap);
+	CU_ASSERT_EQUAL(get_spans(client, slot, DENSE, 1), page);
+	CU_ASSERT_FALSE(has_more(page));
+}
+
+static void without_memory_dense_spans_are_refused_it(void)
+{
+	uint64_t page = get_spans(client, slot, DENSE, 40);
+	uint64_t ref = tgs_ref_of(view, tgs_page_address(view, page)), before = resident();
+
+	take_object(page, 0);
+	no_memory = true;
+	CU_ASSERT_EQUAL(back(page, 3), -ENOMEM);
+	CU_ASSERT(strstr(tgd_heap_why(heap), "4096 bytes to spare") != NULL);
+	CU_ASSERT_EQUAL(tgd_heap_root_set(heap, "dense", ref, false, 0), -ENOMEM);
+	CU_ASSERT_EQUAL(count_more(page, 40), 0);
+	CU_ASSERT_EQUAL(resident(), before);
+	no_memory = false;
+	CU_ASSERT_EQUAL(tgd_heap_root_set(heap, "dense", ref, false, 0), 0);
+	CU_ASSERT_EQUAL(count_more(page, 40), GROUP);
+	CU_ASSERT_EQUAL(checked().published, 1);
+}
+
+static void the_next_daemon_tells_all_of_the_group(void)
+{
+	uint64_t page = get_spans(client, slot, DENSE, 40);
+
+	take_objects(page, 1);
+	take_objects(page + 20, 20);
+	/* Killed when some of them had been told. */
+	CU_ASSERT_EQUAL(back(page + 20, 0), 0);
+	publish(page + 20, 7);
+	*entry(page + 30) &= ~TGS_ENTRY_MORE;
+	*entry(page + 31) &= ~TGS_ENTRY_MORE;
+	/* When none had. */
+	CU_ASSERT_EQUAL(tgd_backing_words(&heap->backing, TGS_DENSE, page, true), 0);
+	take_over();
+	CU_ASSERT_EQUAL(count_more(page, 40), GROUP);
+	CU_ASSERT_EQUAL(count_more(page + GROUP, GROUP), GROUP);
+	CU_ASSERT_EQUAL(checked().published, 1);
+	CU_ASSERT_EQUAL(checked().objects, 21);
+	take_over();
+	CU_ASSERT_EQUAL(count_more(page, 40), GROUP);
+}
+
+/* A client wrote what it liked into the bytes of a span whose words have no memory. */
+static void a_mark_for_words_without_memory_means_nothing(void)
+{
+	uint64_t page = get_spans(client, slot, DENSE, 1), before = resident();
+
+	view->dense_taken[page].taken[3] = TGS_HELD | TGS_SPECIAL;
+	view->dense_taken[page].taken[4] = TGS_TAKEN | TGS_GOING | TGS_SPECIAL;
+	take_object(page, 70);
+	CU_ASSERT_EQUAL(tgd_heap_client_end(heap, client), 0);
+	while (tgd_heap_work(heap, 1) == 0)
+		;
+	CU_ASSERT_EQUAL(owner_of(page), TGS_SLOT_CENTRAL);
+	CU_ASSERT_FALSE(has_more(page));
+	CU_ASSERT_EQUAL(checked().objects, 1);
+	CU_ASSERT(resident() <= before);
+}
+
+static CU_TestInfo dense[] = {
+	{"a group of dense spans has it together", a_group_of_dense_spans_has_it_together},
+	{"groups are done ahead of need", groups_are_done_ahead_of_need},
+	{"it goes with the last of the group", it_goes_with_the_last_of_the_group},
+	{"without memory dense spans are refused it", without_memory_dense_spans_are_refused_it},
+	{"the next daemon tells all of the group", the_next_daemon_tells_all_of_the_group},
+	{"a mark for words without memory means nothing",
+	 a_mark_for_words_without_memory_means_nothing},
+	CU_TEST_INFO_NULL,
+};
+
 static CU_TestInfo state[] = {
 	{"it has memory from the first need on", it_has_memory_from_the_first_need_on},
-	{"what is no tiny span is refused", what_is_no_tiny_span_is_refused},
+	{"what has its words elsewhere is refused", what_has_its_words_elsewhere_is_refused},
 	{"neighbours are done ahead of need", neighbours_are_done_ahead_of_need},
 	{"it stays until the span ends", it_stays_until_the_span_ends},
 	{"without memory it is refused, and had later", without_memory_it_is_refused_and_had_later},
@@ -319,6 +466,7 @@ static CU_TestInfo state[] = {
 
 static CU_SuiteInfo suites[] = {
 	{"state of tiny spans", NULL, NULL, two_clients, end_heap, state},
+	{"state of dense spans", NULL, NULL, two_clients, end_heap, dense},
 	CU_SUITE_INFO_NULL,
 };
 

@@ -97,7 +97,7 @@ static void published_objects_do_not_stay_in_a_closet(void)
 
 	take_object(page, 4);
 	publish(page, 4);
-	*entry(page) = tgs_entry_make(DENSE, closet_of(reclaimer), 0, 0);
+	*entry(page) = tgs_entry_make(DENSE, closet_of(reclaimer), 0, 0) | TGS_ENTRY_MORE;
 	take_over();
 	CU_ASSERT_EQUAL(owner_of(page), TGS_SLOT_CENTRAL);
 }

@@ -174,9 +174,10 @@ static void entries_that_cannot_be_are_refused(void)
 	REFUSES(page_is(small, 1), "bits that no entry has");
 	REFUSES(page_is(small, *entry(small) | 1 << 22), "bits that no entry has");
 	REFUSES(page_is(small, *entry(small) | 1 << 29), "bits that no entry has");
-	REFUSES(page_is(small, *entry(small) | TGS_ENTRY_MORE), "gives a tiny span's state to");
-	REFUSES(page_is(wide + 1, *entry(wide + 1) | TGS_ENTRY_MORE), "gives a tiny span's state");
-	REFUSES(page_is(large, *entry(large) | TGS_ENTRY_MORE), "gives a tiny span's state to");
+	REFUSES(page_is(small, *entry(small) | TGS_ENTRY_MORE), "tiny span's state to another");
+	REFUSES(page_is(wide + 1, *entry(wide + 1) | TGS_ENTRY_MORE),
+		"tiny span's state to another");
+	REFUSES(page_is(large, *entry(large) | TGS_ENTRY_MORE), "tiny span's state to another");
 	REFUSES(page_is(small, tgs_entry_make(1, slot, 0, 0)), "a class that no span has");
 	REFUSES(page_is(small, tgs_entry_make(69, slot, 0, 0)), "a class that no span has");
 	REFUSES(page_is(small, tgs_entry_make(127, slot, 0, 0)), "a class that no span has");
