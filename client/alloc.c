@@ -41,12 +41,16 @@ static inline void *small_alloc(unsigned class, bool *ret_zero)
 	hint = bin->top;
 	if (TGS_LIKELY(hint != bin->bottom)) {
 		/* The slot that was freed last, of which the hint says all, but for one thing. */
+		tgs_taken *taken = hint->taken;
+		uint8_t *p = hint->p;
+
+		/* The compiler would take p from memory last, and the caller waits for it. */
+		TGC_HIDE(p);
 		bin->top = hint - 1;
-		if (TGS_UNLIKELY(atomic_load_explicit(hint->taken, memory_order_relaxed) !=
-				 TGS_HELD))
-			return hint_gone(hint->p, class, ret_zero);
-		atomic_store_explicit(hint->taken, TGS_TAKEN, memory_order_relaxed);
-		return hint->p;
+		if (TGS_UNLIKELY(atomic_load_explicit(taken, memory_order_relaxed) != TGS_HELD))
+			return hint_gone(p, class, ret_zero);
+		atomic_store_explicit(taken, TGS_TAKEN, memory_order_relaxed);
+		return p;
 	}
 	if (TGS_LIKELY(bin->free != 0))
 		return take(bin, &cache->supply[class], ret_zero);
