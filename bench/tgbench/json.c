@@ -175,10 +175,11 @@ int tgb_json(const struct tgb_bench *b, const char *path)
 	uname(&system);
 	for (c = 0; c < b->n_cells; c++)
 		json_array_append_new(cells, cell_of(b, c));
-	all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:b, s:b, s:o, s:o, s:o}", "machine", system.machine,
-			"kernel", system.release, "cpus", b->n_cpus, "rounds", (int)b->rounds,
-			"seconds", b->seconds, "quick", b->quick, "no_plt", b->no_plt, "allocators", allocators_of(b),
-			"workloads", cells, "targets", targets_of(b));
+	all = json_pack("{s:s, s:s, s:i, s:i, s:f, s:b, s:b, s:o, s:o, s:o}", "machine",
+			system.machine, "kernel", system.release, "cpus", b->n_cpus, "rounds",
+			(int)b->rounds, "seconds", b->seconds, "quick", b->quick, "no_plt",
+			b->no_plt, "allocators", allocators_of(b), "workloads", cells, "targets",
+			targets_of(b));
 	if (all == NULL)
 		tgb_fail("out of memory");
 	r = json_dump_file(all, path, JSON_INDENT(1) | JSON_REAL_PRECISION(6));

@@ -80,7 +80,7 @@ struct tgb_bench {
 	unsigned rounds;
 	double seconds;
 	bool quick;
-	bool no_plt; /* private allocators are called without the linkage table */
+	bool no_plt;   /* private allocators are called without the linkage table */
 	int cpu, cpu2; /* of single-core work; the second of two */
 	int n_cpus;
 	double ping_us; /* the last one measured; 0: never */
