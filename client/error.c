@@ -119,7 +119,8 @@ void tgc_report(enum tgc_error error, const void *p)
 void tgc_report_twice(uint64_t page, unsigned class, unsigned unit, uint64_t slots)
 {
 	for (; slots != 0; slots &= slots - 1)
-		tgc_report(TGC_DOUBLE_FREE, tgs_page_address(&tgc_heap, page) +
-						    (uint64_t)(unit * 64 + (unsigned)__builtin_ctzll(slots)) *
-							    tgs_classes[class].size);
+		tgc_report(TGC_DOUBLE_FREE,
+			   tgs_page_address(&tgc_heap, page) +
+				   (uint64_t)(unit * 64 + (unsigned)__builtin_ctzll(slots)) *
+					   tgs_classes[class].size);
 }

@@ -115,6 +115,43 @@ static void test_what_grows_leaves_little_behind(void)
 	}
 }
 
+/* What was freed and not needed again goes when the process grows for others. */
+static void test_what_is_left_goes_when_small_ones_grow(void)
+{
+	static void *objects[24 * 1024];
+	const unsigned n = sizeof(objects) / sizeof(*objects);
+	unsigned i;
+
+	tg_free(tg_malloc(4 * MIB));
+	CU_ASSERT(tgt_stats().cached_bytes >= 4 * MIB);
+	for (i = 0; i < n; i++) {
+		objects[i] = tg_malloc(1024);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(objects[i]);
+	}
+	CU_ASSERT(tgt_stats().cached_bytes <= 2 * MIB);
+	for (i = 0; i < n; i++)
+		tg_free(objects[i]);
+}
+
+/* One that grows is of each length once, each time anew; others of that length are not asked for with it. */
+static void test_one_that_grows_brings_no_others(void)
+{
+	static const size_t pages[] = {8, 13, 20, 31, 47, 71, 107, 161};
+	unsigned round, i;
+	void *p = NULL, *old;
+
+	for (round = 0; round < 20; round++) {
+		for (i = 0; i < sizeof(pages) / sizeof(*pages); i++) {
+			old = p;
+			p = tg_malloc(pages[i] * PAGE);
+			CU_ASSERT_PTR_NOT_NULL_FATAL(p);
+			tg_free(old);
+		}
+	}
+	CU_ASSERT(tgt_status("peak_span_bytes") <= (long long)(161 + 107 + 161 + 64) * PAGE);
+	tg_free(p);
+}
+
 /* ---- threads of one process share them ---- */
 
 #define SHELF 32
@@ -329,6 +366,10 @@ int main(void)
 		{"What is kept of freed ones is bounded in number and size",
 		 test_what_is_kept_is_bounded},
 		{"A buffer that grows leaves little behind", test_what_grows_leaves_little_behind},
+		{"What is left of them goes when small objects grow",
+		 test_what_is_left_goes_when_small_ones_grow},
+		{"One that grows brings no others of its lengths",
+		 test_one_that_grows_brings_no_others},
 		{"The threads of a process share their large objects",
 		 test_threads_share_large_objects},
 		{"What a thread freed it has again, and when it ends the others have it",
