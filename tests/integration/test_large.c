@@ -133,25 +133,6 @@ static void test_what_is_left_goes_when_small_ones_grow(void)
 		tg_free(objects[i]);
 }
 
-/* One that grows is of each length once, each time anew; others of that length are not asked for with it. */
-static void test_one_that_grows_brings_no_others(void)
-{
-	static const size_t pages[] = {8, 13, 20, 31, 47, 71, 107, 161};
-	unsigned round, i;
-	void *p = NULL, *old;
-
-	for (round = 0; round < 20; round++) {
-		for (i = 0; i < sizeof(pages) / sizeof(*pages); i++) {
-			old = p;
-			p = tg_malloc(pages[i] * PAGE);
-			CU_ASSERT_PTR_NOT_NULL_FATAL(p);
-			tg_free(old);
-		}
-	}
-	CU_ASSERT(tgt_status("peak_span_bytes") <= (long long)(161 + 107 + 161 + 64) * PAGE);
-	tg_free(p);
-}
-
 /* ---- threads of one process share them ---- */
 
 #define SHELF 32
@@ -368,8 +349,6 @@ int main(void)
 		{"A buffer that grows leaves little behind", test_what_grows_leaves_little_behind},
 		{"What is left of them goes when small objects grow",
 		 test_what_is_left_goes_when_small_ones_grow},
-		{"One that grows brings no others of its lengths",
-		 test_one_that_grows_brings_no_others},
 		{"The threads of a process share their large objects",
 		 test_threads_share_large_objects},
 		{"What a thread freed it has again, and when it ends the others have it",
