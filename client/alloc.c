@@ -16,19 +16,6 @@
 static TGS_COLD void *small_slow(unsigned class, bool *ret_zero);
 static TGS_COLD void *tiny_slow(size_t size);
 
-/* Takes a slot of the bin's word, which has one.  `ret_zero`: is its memory known to be zero? */
-static inline void *take(struct tgc_bin *bin, const struct tgc_supply *supply, bool *ret_zero)
-{
-	uint64_t slots = bin->free;
-	unsigned index = (unsigned)__builtin_ctzll(slots);
-
-	if (ret_zero)
-		*ret_zero = supply->zero >> index & 1;
-	bin->free = slots & (slots - 1);
-	atomic_store_explicit(&bin->taken[index], TGS_TAKEN, memory_order_relaxed);
-	return bin->address + (size_t)index * bin->size;
-}
-
 static TGS_COLD void *hint_gone(void *p, unsigned class, bool *ret_zero);
 
 static inline void *small_alloc(unsigned class, bool *ret_zero)
@@ -53,7 +40,7 @@ static inline void *small_alloc(unsigned class, bool *ret_zero)
 		return p;
 	}
 	if (TGS_LIKELY(bin->free != 0))
-		return take(bin, &cache->supply[class], ret_zero);
+		return tgc_bin_take(bin, &cache->supply[class], ret_zero);
 	return small_slow(class, ret_zero);
 }
 

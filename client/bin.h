@@ -88,7 +88,8 @@ struct tgc_supply {
 	uint16_t asked;                  /* the cache's n_asks when spans were last needed */
 	uint16_t
 		alone; /* objects that had large spans of their own, as there was none of the class */
-	uint32_t reserved;
+	uint16_t alone_again; /* such for which an idle large span was at hand */
+	uint16_t reserved;
 	uint64_t full_free; /* of the bin, when there last was no room for a hint: `free` ... */
 	uint8_t *
 		full_address; /* ... and `address`; if either has changed since, hints were missed */

@@ -13,13 +13,14 @@
 
 #define TIMES 32u
 
-/* Free slots, as far as they are quickly counted. */
+/* Free slots, as far as they are quickly counted.  What a class has just got because it grows it will need itself. */
 static uint64_t n_free(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_bin *bin = &cache->bins[class];
+	uint64_t n_empty = tgc_demand_lasts(cache, class) ? 0 : cache->supply[class].n_empty;
 
 	return (uint64_t)(bin->top - bin->bottom) + (unsigned)__builtin_popcountll(bin->free) +
-	       (uint64_t)cache->supply[class].n_empty * tgs_classes[class].n_slots;
+	       n_empty * tgs_classes[class].n_slots;
 }
 
 static bool can_lend(struct tgc_cache *cache, unsigned class)

@@ -70,6 +70,8 @@ struct tgc_large_hints {
 	uint64_t n_pages_max;
 	_Atomic uint32_t n;
 	uint32_t n_max; /* 0: the thread has had nothing to do with large objects */
+	uint32_t still; /* looks in a row that found as much idle as the one before: ... */
+	uint64_t seen;  /* ... so many pages */
 	struct tgc_large_hint hint[1 + TGC_LARGE_HINTS_MAX];
 };
 
@@ -250,6 +252,41 @@ void tgc_bin_unload(struct tgc_cache *cache, unsigned class);
 /* Harvests the spans that others have freed objects of. */
 void tgc_cache_drain(struct tgc_cache *cache);
 
+/* Takes a slot of the bin's word, which has one.  `ret_zero`: is its memory known to be zero? */
+static inline void *tgc_bin_take(struct tgc_bin *bin, const struct tgc_supply *supply,
+				 bool *ret_zero)
+{
+	uint64_t slots = bin->free;
+	unsigned index = (unsigned)__builtin_ctzll(slots);
+
+	if (ret_zero)
+		*ret_zero = supply->zero >> index & 1;
+	bin->free = slots & (slots - 1);
+	atomic_store_explicit(&bin->taken[index], TGS_TAKEN, memory_order_relaxed);
+	return bin->address + (size_t)index * bin->size;
+}
+
+/* What malloc has to do for a small object in the common case: the slot freed last, else one of the bin's word.  NULL: there is
+ * more to it. */
+static inline void *tgc_small_at_hand(unsigned class)
+{
+	struct tgc_cache *cache = tgc_cache;
+	struct tgc_bin *bin = &cache->bins[class];
+	struct tgc_hint *hint;
+
+	TGC_HIDE(bin);
+	hint = bin->top;
+	if (TGS_LIKELY(hint != bin->bottom)) {
+		if (TGS_UNLIKELY(atomic_load_explicit(hint->taken, memory_order_relaxed) !=
+				 TGS_HELD))
+			return NULL;
+		bin->top = hint - 1;
+		atomic_store_explicit(hint->taken, TGS_TAKEN, memory_order_relaxed);
+		return hint->p;
+	}
+	return TGS_LIKELY(bin->free != 0) ? tgc_bin_take(bin, &cache->supply[class], NULL) : NULL;
+}
+
 /* refill.c: the way to the daemon */
 
 /* Gives the class free slots, in the bin's word.  False with errno. */
@@ -268,6 +305,8 @@ struct tgc_get_spans;
 
 /* Spans of the class are needed from the daemon. */
 void tgc_demand_note(struct tgc_cache *cache, unsigned class);
+/* Is it in a burst, and has just been asked for? */
+bool tgc_demand_lasts(const struct tgc_cache *cache, unsigned class);
 /* So many may be asked for, as it is needed again and again. */
 uint64_t tgc_demand_burst(const struct tgc_cache *cache, unsigned class);
 /* The thread will wait for spans of this class: a span of each other one that would soon make it wait again. */
@@ -345,6 +384,10 @@ void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero);
 /* Frees an object whose page map entry is cache->large.entry; or reports. */
 void tgc_large_free_own(struct tgc_cache *cache, void *p, uint64_t page, uint64_t entry);
 bool tgc_large_free(void *p, uint64_t page); /* false: not a live object */
+/* Of what was idle and remained so for so many looks most goes back: the process grows for others. */
+void tgc_large_look(struct tgc_cache *cache, uint32_t n_looks);
+/* Has the thread an idle span for so many bytes? */
+bool tgc_large_at_hand(const struct tgc_cache *cache, size_t size);
 uint64_t tgc_large_hinted_pages(const struct tgc_cache *cache);
 /* The cache's hints become the process's idle spans. */
 void tgc_large_unload(struct tgc_cache *cache);

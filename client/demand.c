@@ -9,14 +9,16 @@
 #define BURST_GAP        4u  /* with fewer needs of others in between a class is in a burst, ... */
 #define BURST_OVER       16u /* ... which is over after so many; each asks for twice as much, ... */
 #define BURST_LOG_MAX    8u
-#define BURST_PART       8u  /* ... but no more than this part of what the thread has ... */
-#define BURST_PAGES      64u /* ... up to so many pages, ... */
-#define BURST_PART_LARGE 64u /* ... or than this part */
-#define ALSO_LEFT        8u  /* nearly used up: no more than this part of the span is left */
+#define BURST_PART       8u   /* ... but no more than this part of what the thread has ... */
+#define BURST_PAGES_MIN  8u   /* ... or so many pages, ... */
+#define BURST_PAGES      64u  /* ... up to so many, ... */
+#define BURST_PART_LARGE 128u /* ... or than this part */
+#define ALSO_LEFT        8u   /* nearly used up: no more than this part of the span is left */
 #define ALSO_PART        32u /* all those asked for besides are this part of what the thread has, ... */
 #define ALSO_PAGES_MIN   8u  /* ... or so many pages */
 #define ALONE_CLASS_MIN  45u /* 4,864 bytes: spans of up to 10 pages, ... */
-#define ALONE_MAX        6u  /* ... which a class gets when it has been needed more often */
+#define ALONE_MAX        6u  /* ... which a class gets when more objects of it have lived, ... */
+#define ALONE_AGAIN_MAX  64u /* ... or so many have come and gone: it costs more than a slot */
 
 void tgc_demand_note(struct tgc_cache *cache, unsigned class)
 {
@@ -30,10 +32,17 @@ void tgc_demand_note(struct tgc_cache *cache, unsigned class)
 	supply->asked = cache->n_asks;
 }
 
+bool tgc_demand_lasts(const struct tgc_cache *cache, unsigned class)
+{
+	const struct tgc_supply *supply = &cache->supply[class];
+
+	return supply->burst != 0 && (uint16_t)(cache->n_asks - supply->asked) < BURST_GAP;
+}
+
 uint64_t tgc_demand_burst(const struct tgc_cache *cache, unsigned class)
 {
-	uint64_t pages = tgs_max(tgs_min(cache->n_pages / BURST_PART, BURST_PAGES),
-				 cache->n_pages / BURST_PART_LARGE);
+	uint64_t part = tgs_max(cache->n_pages / BURST_PART, BURST_PAGES_MIN);
+	uint64_t pages = tgs_max(tgs_min(part, BURST_PAGES), cache->n_pages / BURST_PART_LARGE);
 
 	return tgs_min(UINT64_C(1) << cache->supply[class].burst,
 		       pages / tgs_classes[class].n_pages);
@@ -70,7 +79,15 @@ bool tgc_demand_alone(struct tgc_cache *cache, unsigned class)
 	struct tgc_supply *supply = &cache->supply[class];
 
 	if (!tgc_saved.is_malloc || class < ALONE_CLASS_MIN || class >= TGS_CLASSES ||
-	    supply->n_spans != 0 || supply->alone == ALONE_MAX)
+	    supply->n_spans != 0 || tgs_classes[class].n_slots == 1)
+		return false;
+	if (tgc_large_at_hand(cache, tgs_classes[class].size)) {
+		if (supply->alone_again == ALONE_AGAIN_MAX)
+			return false;
+		supply->alone_again++;
+		return true;
+	}
+	if (supply->alone == ALONE_MAX)
 		return false;
 	supply->alone++;
 	return true;

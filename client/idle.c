@@ -113,16 +113,28 @@ static struct tgc_span *oldest(const struct tgc_cache *large)
 	return span;
 }
 
+/* Of this length more came than was needed.  Each request raises it by one: who gives back what he has just got gets less the
+ * next time. */
+static void lower(struct tgc_supply *demand)
+{
+	demand->batch -= (uint8_t)tgs_min(demand->batch, 2);
+}
+
 void tgc_idle_shrink(struct tgc_cache *large, uint64_t pages_max)
 {
+	bool lowered[TGS_CLASSES_ALL] = {false};
 	uint64_t pages[PUT_MAX];
 	size_t n;
 
 	while (large->empty_pages > pages_max) {
 		for (n = 0; n < PUT_MAX && large->empty_pages > pages_max; n++) {
 			struct tgc_span *span = oldest(large);
+			unsigned list = tgc_idle_list(span->n_pages);
 
 			tgc_idle_remove(large, span);
+			if (!lowered[list])
+				lower(&large->supply[list]);
+			lowered[list] = true;
 			pages[n] = tgc_span_page(span);
 			tgc_span_remove(large, span);
 		}

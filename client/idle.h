@@ -32,3 +32,7 @@ void tgc_idle_settle(struct tgc_cache *large);
 /* So much may lie idle, hints included, when none fits an object of n_pages, which is to come from the daemon: the size of
  * that object, an eighth of what is in use, or half a megabyte. */
 uint64_t tgc_idle_most(uint64_t in_use, uint64_t n_pages);
+
+/* large-get.c: a span from the daemon; more that come with it are idle ones.  0 or -errno.  Under the lock. */
+int tgc_large_get(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
+		  struct tgc_span **ret);

@@ -19,13 +19,8 @@
 #include "shm/remote.h"
 
 #define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
-#define BATCH_LOG_MAX       8u
-#define BATCH_BYTES_MIN     (UINT64_C(128) << 10)
-#define BATCH_BYTES_MAX     (UINT64_C(8) << 20)
-#define BATCH_FEW_PART      10u
-#define BATCH_FEW_PAGES     128u
-#define BATCH_PART          32u
 #define POPULATE_PAGES_MAX  4096u /* what is longer does not come cleared (daemon/backing.c) */
+#define STILL_PAGES_MIN     32u
 #define ALL_HINTS_BYTES_MAX (UINT64_C(256) << 20) /* of all together, and an eighth of the limit */
 
 struct tgc_cache *tgc_large_lock(void)
@@ -167,6 +162,27 @@ void tgc_large_unload(struct tgc_cache *cache)
 	tgc_large_unlock();
 }
 
+void tgc_large_look(struct tgc_cache *cache, uint32_t n_looks)
+{
+	struct tgc_large_hints *hints = &cache->large;
+	struct tgc_cache *large = tgc_process->large;
+	uint64_t idle;
+
+	if (hints->n_max == 0)
+		return;
+	idle = sum_of(hints) + atomic_load_explicit(&large->empty_pages, memory_order_relaxed);
+	hints->still = idle == hints->seen ? hints->still + 1 : 0;
+	hints->seen = idle;
+	if (hints->still < n_looks || idle <= STILL_PAGES_MIN)
+		return;
+	large = tgc_large_lock();
+	if (!large)
+		return;
+	spill_hints(large, hints, hints->n);
+	tgc_idle_shrink(large, STILL_PAGES_MIN);
+	tgc_large_unlock();
+}
+
 static void push_span(struct tgc_large_hints *hints, const struct tgc_span *span)
 {
 	uint64_t page = tgc_span_page(span);
@@ -201,76 +217,6 @@ void tgc_large_found(struct tgc_cache *cache, struct tgc_span *span)
 }
 
 /* ---- malloc ---- */
-
-/* So many spans of this length are asked for at once.  From the third time on that it is about the same, twice as many as
- * before: up to a part of what the process has, which is smaller when that is much. */
-static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
-{
-	struct tgc_supply *demand = &large->supply[tgc_idle_list(n_pages)];
-	uint64_t few = tgs_min(large->n_pages / BATCH_FEW_PART, BATCH_FEW_PAGES);
-	uint64_t part =
-		tgs_max(BATCH_BYTES_MIN / TGS_PAGE_SIZE, tgs_max(few, large->n_pages / BATCH_PART));
-	unsigned n = demand->batch < 2 ? 1 : 1u << tgs_min(demand->batch - 1, BATCH_LOG_MAX);
-
-	if (demand->batch <= BATCH_LOG_MAX)
-		demand->batch++;
-	return (unsigned)tgs_max(
-		1, tgs_min(n, tgs_min(part, BATCH_BYTES_MAX / TGS_PAGE_SIZE) / n_pages));
-}
-
-/* Takes one in, if it may be used. */
-static struct tgc_span *take_in(struct tgc_cache *large, const Tgd__SpanGrant *grant,
-				uint64_t n_pages)
-{
-	if (grant->page >= tgc_heap.geometry.n_pages ||
-	    !tgc_span_add(large, grant->page, 0, n_pages, grant->zero))
-		return NULL;
-	return tgc_span_record(grant->page);
-}
-
-/* Of the spans that come the first is the answer, and the others are idle ones.  *ret is NULL if none may be used. */
-static int get_large(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
-		     struct tgc_span **ret)
-{
-	Tgd__GetLarge get = TGD__GET_LARGE__INIT;
-	Tgd__Request request = TGD__REQUEST__INIT;
-	const Tgd__Reply *reply;
-	struct tgc_span *span;
-	size_t i;
-	int r;
-
-	get.slot = large->slot_id;
-	get.n_pages = n_pages;
-	get.align_pages = align_pages;
-	get.count = align_pages == 1 ? how_many(large, n_pages) : 1;
-	request.body_case = TGD__REQUEST__BODY_GET_LARGE;
-	request.get_large = &get;
-
-	*ret = NULL;
-	tgc_rpc_begin();
-	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SPANS, &reply);
-	/* From the last on: the idle span that was added last is the next to be used. */
-	for (i = r == 0 ? reply->spans->n_spans : 0; i-- > 0;) {
-		span = take_in(large, reply->spans->spans[i], n_pages);
-		if (span && *ret)
-			tgc_idle_add(large, *ret);
-		if (span)
-			*ret = span;
-	}
-	tgc_rpc_end();
-	return r;
-}
-
-static int get_usable_large(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
-			    struct tgc_span **ret)
-{
-	int r;
-
-	do
-		r = get_large(large, n_pages, align_pages, ret);
-	while (r == 0 && !*ret);
-	return r;
-}
 
 /* None fits.  Most of what is idle goes back then, this thread's hints first of all. */
 static void give_back_at_miss(struct tgc_cache *large, uint64_t n_pages)
@@ -307,7 +253,7 @@ static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_
 	tgc_agree(large);
 	tgc_idle_settle(large);
 	give_back_at_miss(large, n_pages);
-	r = get_usable_large(large, n_pages, align_pages, ret);
+	r = tgc_large_get(large, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;
 	/* What we hoard may be what is missing. */
@@ -317,7 +263,7 @@ static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_
 	}
 	tgc_idle_shrink(large, 0);
 	tgc_idle_give_back();
-	return get_usable_large(large, n_pages, align_pages, ret);
+	return tgc_large_get(large, n_pages, align_pages, ret);
 }
 
 /* Who had no hint, and was helped by an idle span, will most likely need more of its length. */
@@ -395,6 +341,11 @@ static uint32_t best_hint(const struct tgc_large_hints *hints, uint64_t n_pages)
 		}
 	}
 	return best;
+}
+
+bool tgc_large_at_hand(const struct tgc_cache *cache, size_t size)
+{
+	return best_hint(&cache->large, (size - 1) / TGS_PAGE_SIZE + 1) != 0;
 }
 
 void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)

@@ -18,6 +18,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 	%D%/foreign.c \
 	%D%/idle.c \
 	%D%/idle.h \
+	%D%/large-get.c \
 	%D%/large.c \
 	%D%/object.c \
 	%D%/own.c \

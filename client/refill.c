@@ -27,7 +27,8 @@
 	4u /* ... or so many: but one at first, which may be all that is ever needed, ... */
 #define BATCH_FEW_PART  4u    /* ... more when there are so many times as many, ... */
 #define BATCH_FEW_PAGES 1024u /* ... or when the thread has so many pages for each */
-#define AHEAD_PART      32u
+#define AHEAD_PART      64u   /* of what there is of the class, or, in a burst, of all, or ... */
+#define AHEAD_PAGES_MIN 16u   /* ... so many pages */
 #define PREFETCH_LOG_MIN \
 	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
 #define PREFETCH_SPANS  8u /* ... but not while one more would be much */
@@ -146,6 +147,7 @@ static void note_still(struct tgc_cache *cache, unsigned growing, unsigned count
 	if (cache->grown_pages < cache->n_pages / (8 * STILL_LOOKS))
 		return;
 	cache->grown_pages = 0;
+	tgc_large_look(cache, STILL_LOOKS);
 	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		struct tgc_supply *supply = &cache->supply[class];
 		const struct tgc_bin *bin = &cache->bins[class];
@@ -248,7 +250,8 @@ static bool settle_first(struct tgc_cache *cache, unsigned class)
 static unsigned ahead_size(const struct tgc_cache *cache, unsigned class)
 {
 	uint64_t part = cache->supply[class].n_spans / AHEAD_PART;
-	uint64_t most = cache->n_pages / AHEAD_PART / tgs_classes[class].n_pages;
+	uint64_t most =
+		tgs_max(cache->n_pages / AHEAD_PART, AHEAD_PAGES_MIN) / tgs_classes[class].n_pages;
 
 	/* Of a class in a burst as if all were of that class. */
 	part = tgs_max(part, tgs_min(tgc_demand_burst(cache, class), most));
@@ -276,8 +279,8 @@ static bool get_more(struct tgc_cache *cache, unsigned class)
 
 	if (settle_first(cache, class))
 		return true;
-	/* It goes up and down, and does not just grow. */
-	if (supply->borrowed != 0)
+	/* It goes up and down, and does not just grow; or it took what others had just got to grow. */
+	if (supply->borrowed != 0 && !tgc_demand_lasts(cache, class))
 		supply->batch = 0;
 	tgc_borrow_reset(cache, class);
 	r = fetch(cache, class);

@@ -14,8 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOOK_NS     25000 /* so long we look for an answer again and again before we sleep */
-#define LOOK_MISSES 4u    /* after so many in vain only one wait in LOOK_RETRY begins with it */
+#define LOOK_NS \
+	80000 /* so long we look for an answer before we sleep: memory for it may have to be made */
+#define LOOK_MISSES 4u /* after so many in vain only one wait in LOOK_RETRY begins with it */
 #define LOOK_RETRY  16u
 
 static int64_t now_ns(void)

@@ -56,6 +56,9 @@ int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 /* Takes pages for spans of a small class, side by side: for some of `count`.  Returns for how many; 0: there is no room. */
 unsigned tgd_heap_choose(struct tgd_heap *heap, unsigned class, unsigned count, uint64_t *ret_page);
 
+/* Takes pages for large spans side by side, such as have memory first of all.  0 or -ENOMEM. */
+int tgd_heap_choose_large(struct tgd_heap *heap, uint64_t n_pages, uint64_t *ret_page);
+
 /* Pages that were taken but do not become a span go back, each run as what it is. */
 void tgd_heap_give_back(struct tgd_heap *heap, uint64_t page, uint64_t n_pages);
 

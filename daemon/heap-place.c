@@ -9,10 +9,11 @@
 #include "daemon/heap-impl.h"
 #include "shm/base.h"
 
-#define GROUP_PAGES 16u
-#define LOOK_MAX    8u  /* groups that one search looks at in vain */
-#define IDLE_PART   32u /* of the pages in spans, and ... */
-#define IDLE_MIN    16u /* ... so many pages: not much */
+#define GROUP_PAGES   16u
+#define LOOK_MAX      8u  /* groups that one search looks at in vain */
+#define LOOK_IDLE_MAX 16u /* holes, for a large span */
+#define IDLE_PART     32u /* of the pages in spans, and ... */
+#define IDLE_MIN      16u /* ... so many pages: not much */
 
 /* May a span of that kind lie in this group? */
 typedef bool group_test(const struct tgd_heap *heap, unsigned kind, uint64_t group);
@@ -127,6 +128,40 @@ static unsigned find_group(struct tgd_heap *heap, unsigned kind, unsigned count,
 		return 0;
 	*ret_page = heap->group[kind] = tgs_round_up(page, GROUP_PAGES);
 	return count;
+}
+
+/* The lowest free run all of which has memory: to make as much costs more than to look at some holes. */
+static uint64_t find_idle(const struct tgd_heap *heap, uint64_t n_pages)
+{
+	uint64_t page = 0, n;
+	unsigned i;
+
+	if (tgd_pages_free_backed(heap->pages) < n_pages)
+		return TGD_PAGES_NONE;
+	for (i = 0; i < LOOK_IDLE_MAX; i++) {
+		bool backed;
+
+		page = tgd_pages_find(heap->pages, page, n_pages);
+		if (page == TGD_PAGES_NONE)
+			break;
+		n = tgd_backing_run(&heap->backing, page, n_pages, &backed);
+		if (backed && n == n_pages)
+			return page;
+		page += n;
+	}
+	return TGD_PAGES_NONE;
+}
+
+int tgd_heap_choose_large(struct tgd_heap *heap, uint64_t n_pages, uint64_t *ret_page)
+{
+	uint64_t page = find_idle(heap, n_pages), scavenged;
+
+	if (page != TGD_PAGES_NONE &&
+	    tgd_pages_alloc_at(heap->pages, page, n_pages, &scavenged) == 0) {
+		*ret_page = page;
+		return 0;
+	}
+	return tgd_pages_alloc(heap->pages, n_pages, 1, ret_page, &scavenged);
 }
 
 unsigned tgd_heap_choose(struct tgd_heap *heap, unsigned class, unsigned count, uint64_t *ret_page)

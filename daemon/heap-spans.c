@@ -37,6 +37,8 @@ static bool use(struct tgd_heap *heap, uint64_t page, uint64_t n_pages)
 	bool zero = tgd_backing_use(&heap->backing, page, n_pages);
 
 	heap->grows |= zero;
+	if (zero)
+		tgd_scavenge_made(&heap->scavenge, n_pages);
 	return zero;
 }
 
@@ -231,6 +233,8 @@ static int alloc_aligned(struct tgd_heap *heap, uint64_t n_pages, uint64_t align
 	uint64_t page, skip, scavenged;
 	int r;
 
+	if (align == 1)
+		return tgd_heap_choose_large(heap, n_pages, ret);
 	if (align <= TGS_CHUNK_PAGES)
 		return tgd_pages_alloc(heap->pages, n_pages, align, ret, &scavenged);
 	if (align > heap->view.geometry.n_pages)
@@ -298,12 +302,12 @@ int tgd_heap_get_large(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 static unsigned grow_large(struct tgd_heap *heap, unsigned slot, uint64_t n_pages, unsigned count,
 			   struct tgd_grant *ret)
 {
-	uint64_t page, scavenged;
+	uint64_t page;
 	unsigned i;
 	int r = 0;
 
 	for (count = (unsigned)tgs_min(count, pages_left(heap) / n_pages); count > 1; count /= 2) {
-		if (tgd_pages_alloc(heap->pages, n_pages * count, 1, &page, &scavenged) < 0)
+		if (tgd_heap_choose_large(heap, n_pages * count, &page) < 0)
 			continue;
 		prepare(heap, page, n_pages * count);
 		for (i = 0; i < count && r == 0; i++)

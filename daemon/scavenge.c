@@ -16,6 +16,9 @@
 #define DECAY_PART    4u
 #define REST_FACTOR   99u
 #define REST_MAX_MS   1000u
+#define MADE_PART     16u /* of the pages in use, and ... */
+#define MADE_MIN      64u /* ... at least so many may lie idle while memory is made */
+#define MADE_SLICE    32u /* 256 KiB: requests wait for no more */
 
 void tgd_scavenge_init(struct tgd_scavenge *scavenge, struct tgd_pages *pages,
 		       struct tgd_backing *backing)
@@ -87,11 +90,31 @@ uint64_t tgd_scavenge_force(struct tgd_scavenge *scavenge, uint64_t n_pages)
 	return done;
 }
 
+void tgd_scavenge_made(struct tgd_scavenge *scavenge, uint64_t n_pages)
+{
+	scavenge->made_pages += n_pages;
+}
+
+/* Memory was made although some lies idle, which did not fit.  True: a slice of it went back. */
+static bool exchange(struct tgd_scavenge *scavenge)
+{
+	uint64_t idle = tgd_pages_free_backed(scavenge->pages), n;
+	uint64_t keep = scavenge->spare_pages +
+			tgs_max(tgd_pages_in_use(scavenge->pages) / MADE_PART, MADE_MIN);
+
+	n = idle > keep ? tgs_min(scavenge->made_pages, idle - keep) : 0;
+	n = tgd_scavenge_force(scavenge, tgs_min(n, MADE_SLICE));
+	scavenge->made_pages = n != 0 ? scavenge->made_pages - n : 0;
+	return n != 0;
+}
+
 int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms)
 {
 	uint64_t excess, begun, rest;
 
 	decay(scavenge, now_ms);
+	if (exchange(scavenge))
+		return 0;
 	if (tgd_pages_free_backed(scavenge->pages) == 0)
 		return -1;
 	excess = tgd_scavenge_excess(scavenge);

@@ -8,6 +8,9 @@
  *             down to them
  *   pace      a slice gives back at most 1 MiB and at least 64 KiB (if there is so much), then
  *             rests 99 times as long as it took: 1 % of the time
+ *   growth    when memory is made although much lies idle (a sixteenth of what is in use), as it did
+ *             not fit or lay elsewhere, as much of that goes back, so that what a heap has does not
+ *             grow by holes
  *   limit     in use and idle together never exceed the heap's limit: that is kept at once, without
  *             the pace
  *
@@ -26,6 +29,7 @@ struct tgd_scavenge {
 	struct tgd_backing *backing;
 	uint64_t peak_pages;  /* recent; decays */
 	uint64_t spare_pages; /* so many idle pages above the goal stay, too */
+	uint64_t made_pages;  /* made since as many idle ones were last given back */
 	uint64_t decay_at_ms; /* next time that it falls; 0: not started */
 	uint64_t rest_until_ms;
 	uint64_t state_bytes; /* of state given back, since the start */
@@ -36,6 +40,9 @@ void tgd_scavenge_init(struct tgd_scavenge *scavenge, struct tgd_pages *pages,
 
 /* After each grant: the peak. */
 void tgd_scavenge_note(struct tgd_scavenge *scavenge);
+
+/* Memory was made for so many pages. */
+void tgd_scavenge_made(struct tgd_scavenge *scavenge, uint64_t n_pages);
 
 /* Idle pages above the goal: how many. */
 uint64_t tgd_scavenge_excess(const struct tgd_scavenge *scavenge);

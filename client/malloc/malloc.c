@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "client/cache.h"
 #include "client/tg.h"
 #include "shm/sizeclass.h"
 
@@ -76,9 +77,22 @@ static inline void *allocate(size_t align, size_t size, bool zero)
 	return p;
 }
 
-TG_API void *malloc(size_t size)
+static TGS_COLD void *malloc_slow(size_t size)
 {
 	return allocate(0, size, false);
+}
+
+/* The common case of tg_malloc is taken in here: a call and a look at what it returned less. */
+TG_API __attribute__((aligned(64))) void *malloc(size_t size)
+{
+	void *p;
+
+	if (TGS_LIKELY(size <= TGS_FINE_MAX) && TGS_LIKELY(!tgc_use_libc)) {
+		p = tgc_small_at_hand(tgs_size_to_class(round_up(size)));
+		if (TGS_LIKELY(p != NULL))
+			return p;
+	}
+	return malloc_slow(size);
 }
 
 TG_API void *calloc(size_t n, size_t size)

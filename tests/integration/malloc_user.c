@@ -403,7 +403,7 @@ static void few_slots(void)
 	static const size_t bytes[] = {4864,  5376,  6144,  6528,  6784,  6912,  8192,  9472,
 				       9728,  10240, 10880, 12288, 13568, 14336, 16384, 18432,
 				       19072, 20480, 21760, 24576, 27264, 28672, 32768};
-	uint8_t *p[23];
+	uint8_t *p[23], *q[40];
 	uintptr_t at;
 	size_t i;
 
@@ -421,13 +421,22 @@ static void few_slots(void)
 	EXPECT(p[7] && p[7][9471] == 7 && malloc_usable_size(p[7]) >= 20000);
 	for (i = 0; i < 23; i++)
 		free(p[i]);
-	for (i = 0; i < 20; i++) {
-		p[i] = see(malloc(5000));
-		EXPECT(p[i] && malloc_usable_size(p[i]) >= 5000);
-	}
-	EXPECT(malloc_usable_size(p[0]) >= 8192 && malloc_usable_size(p[19]) == 5376);
-	for (i = 0; i < 20; i++)
-		free(p[i]);
+	for (i = 0; i < 40; i++)
+		q[i] = see(malloc(5000));
+	EXPECT(malloc_usable_size(q[0]) >= 8192 && malloc_usable_size(q[39]) == 5376);
+	for (i = 0; i < 40; i++)
+		free(q[i]);
+}
+
+/* One object at a time: what the last one had lies idle.  For ever that would be slow. */
+static void few_slots_again(void)
+{
+	void *p;
+	int i;
+
+	for (i = 0; i < 100; i++, free(p))
+		EXPECT(malloc_usable_size(p = see(malloc(13500))) >= (i < 40 ? 16384u : 13500u));
+	EXPECT(malloc_usable_size(see(malloc(13500))) == 13568);
 }
 
 static void not_on_heap(void)
@@ -465,6 +474,7 @@ static const struct {
 	{"few-classes", few_classes},
 	{"many-classes", many_classes},
 	{"few-slots", few_slots},
+	{"few-slots-again", few_slots_again},
 	{"not-on-heap", not_on_heap},
 };
 

@@ -91,6 +91,17 @@ static void test_spans_of_several_classes_come_ahead(void)
 	free_all(3 * 100);
 }
 
+/* 100 spans, and hardly anything else that a part of would be much. */
+static void test_a_class_in_a_burst_sends_few_messages(void)
+{
+	uint64_t messages = tgt_stats().messages;
+
+	allocate(4096, 0, 200);
+	CU_ASSERT(tgt_stats().messages - messages < 30);
+	CU_ASSERT(tgt_status("span_bytes") <= 200 * 4096 + 2 * 16 * 8192);
+	free_all(200);
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -98,6 +109,8 @@ int main(void)
 		 test_spans_go_back_without_waiting},
 		{"The next span of several classes is there before it is needed",
 		 test_spans_of_several_classes_come_ahead},
+		{"A class that is needed again and again by a small process sends few messages",
+		 test_a_class_in_a_burst_sends_few_messages},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {

@@ -115,6 +115,24 @@ static void test_what_grows_leaves_little_behind(void)
 	}
 }
 
+/* What was freed and not needed again goes when the process grows for others. */
+static void test_what_is_left_goes_when_small_ones_grow(void)
+{
+	static void *objects[24 * 1024];
+	const unsigned n = sizeof(objects) / sizeof(*objects);
+	unsigned i;
+
+	tg_free(tg_malloc(4 * MIB));
+	CU_ASSERT(tgt_stats().cached_bytes >= 4 * MIB);
+	for (i = 0; i < n; i++) {
+		objects[i] = tg_malloc(1024);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(objects[i]);
+	}
+	CU_ASSERT(tgt_stats().cached_bytes <= 2 * MIB);
+	for (i = 0; i < n; i++)
+		tg_free(objects[i]);
+}
+
 /* ---- threads of one process share them ---- */
 
 #define SHELF 32
@@ -329,6 +347,8 @@ int main(void)
 		{"What is kept of freed ones is bounded in number and size",
 		 test_what_is_kept_is_bounded},
 		{"A buffer that grows leaves little behind", test_what_grows_leaves_little_behind},
+		{"What is left of them goes when small objects grow",
+		 test_what_is_left_goes_when_small_ones_grow},
 		{"The threads of a process share their large objects",
 		 test_threads_share_large_objects},
 		{"What a thread freed it has again, and when it ends the others have it",

@@ -85,6 +85,13 @@ static void first_of_few_slots(void)
 	CU_ASSERT(tgt_status("peak_span_bytes") < (18 + 80) * 8192);
 }
 
+/* 17 usual ones, one of its own, and then one of its class. */
+static void one_at_a_time(void)
+{
+	tell(MALLOC_USER, "few-slots-again");
+	CU_ASSERT(tgt_status("peak_span_bytes") < (18 + 20) * 8192);
+}
+
 static void set_up_small(void)
 {
 	static const char *const args[] = {"--limit", "64M", NULL};
@@ -157,6 +164,7 @@ static CU_TestInfo malloc_tests[] = {
 	{"a program starts with a span of each usual class", first_spans},
 	{"one that needs others gets a span of each", other_spans},
 	{"one that needs large small ones does not get a whole span for each", first_of_few_slots},
+	{"nor one that has one of them at a time", one_at_a_time},
 	{"480 threads that come and go leave no more caches than ran at once", threads},
 	{"threads cancelled inside malloc leave no lock behind", cancelled},
 	{"a double free is named and aborts", double_free},

@@ -71,6 +71,24 @@ static void much_idle_memory_is_used_wherever_it_is(void)
 	CU_ASSERT(status().resident_bytes <= resident + 2 * TGS_OS_PAGE);
 }
 
+static void large_spans_take_holes_that_have_memory(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client);
+	uint64_t empty = get_large(client, slot, 10).page, wall = get_large(client, slot, 1).page;
+	uint64_t idle = get_large(client, slot, 10).page;
+
+	(void)get_large(client, slot, 1);
+	CU_ASSERT(empty < wall && wall < idle);
+	CU_ASSERT_EQUAL(put_span(client, slot, empty), 0);
+	(void)tgd_heap_trim(heap);
+	CU_ASSERT_EQUAL(put_span(client, slot, idle), 0);
+	CU_ASSERT_EQUAL(get_large(client, slot, 6).page, idle);
+	/* What is left is too short. */
+	CU_ASSERT_EQUAL(get_large(client, slot, 6).page, empty);
+	CU_ASSERT_EQUAL(get_large(client, slot, 4).page, idle + 6);
+}
+
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -80,6 +98,8 @@ int main(void)
 		 a_batch_goes_into_groups},
 		{"Much idle memory is used wherever it is",
 		 much_idle_memory_is_used_wherever_it_is},
+		{"Large spans take holes that have memory first",
+		 large_spans_take_holes_that_have_memory},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
