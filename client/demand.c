@@ -12,7 +12,7 @@
 #define BURST_PART       8u   /* ... but no more than this part of what the thread has ... */
 #define BURST_PAGES_MIN  8u   /* ... or so many pages, ... */
 #define BURST_PAGES      64u  /* ... up to so many, ... */
-#define BURST_PART_LARGE 128u /* ... or than this part */
+#define BURST_PART_LARGE 64u /* ... or than this part */
 #define ALSO_LEFT        8u   /* nearly used up: no more than this part of the span is left */
 #define ALSO_PART        32u /* all those asked for besides are this part of what the thread has, ... */
 #define ALSO_PAGES_MIN   8u  /* ... or so many pages */
