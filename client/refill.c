@@ -28,7 +28,7 @@
 #define BATCH_FEW_PART  4u    /* ... more when there are so many times as many, ... */
 #define BATCH_FEW_PAGES 1024u /* ... or when the thread has so many pages for each */
 #define AHEAD_PART      32u   /* of what there is of the class, or, in a burst, of all, or ... */
-#define AHEAD_PAGES_MIN 8u   /* ... so many pages */
+#define AHEAD_PAGES_MIN 8u    /* ... so many pages */
 #define PREFETCH_LOG_MIN \
 	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
 #define PREFETCH_SPANS  8u /* ... but not while one more would be much */
