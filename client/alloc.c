@@ -16,47 +16,30 @@
 static TGS_COLD void *small_slow(unsigned class, bool *ret_zero);
 static TGS_COLD void *tiny_slow(size_t size);
 
-static TGS_COLD void *hint_gone(void *p, unsigned class, bool *ret_zero);
-
 static inline void *small_alloc(unsigned class, bool *ret_zero)
 {
-	struct tgc_cache *cache = tgc_cache;
-	struct tgc_bin *bin = &cache->bins[class];
-	struct tgc_hint *hint;
+	void *p = tgc_small_at_hand(class, ret_zero);
 
-	TGC_HIDE(bin);
-	hint = bin->top;
-	if (TGS_LIKELY(hint != bin->bottom)) {
-		/* The slot that was freed last, of which the hint says all, but for one thing. */
-		tgs_taken *taken = hint->taken;
-		uint8_t *p = hint->p;
-
-		/* The compiler would take p from memory last, and the caller waits for it. */
-		TGC_HIDE(p);
-		bin->top = hint - 1;
-		if (TGS_UNLIKELY(atomic_load_explicit(taken, memory_order_relaxed) != TGS_HELD))
-			return hint_gone(p, class, ret_zero);
-		atomic_store_explicit(taken, TGS_TAKEN, memory_order_relaxed);
-		return p;
-	}
-	if (TGS_LIKELY(bin->free != 0))
-		return tgc_bin_take(bin, &cache->supply[class], ret_zero);
-	return small_slow(class, ret_zero);
+	return TGS_LIKELY(p != NULL) ? p : small_slow(class, ret_zero);
 }
 
 /* Two threads of the process freed an object at the same moment, each took it for live, and the other one has used the slot
- * again. */
-static TGS_COLD void *hint_gone(void *p, unsigned class, bool *ret_zero)
+ * again: what tgc_small_at_hand leaves is that hint. */
+static void *hint_gone(struct tgc_bin *bin, unsigned class, bool *ret_zero)
 {
-	tgc_report(TGC_DOUBLE_FREE, p);
+	tgc_report(TGC_DOUBLE_FREE, (bin->top--)->p);
 	return small_alloc(class, ret_zero);
 }
 
 static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 {
-	struct tgc_cache *cache = tgc_cache_get();
+	struct tgc_bin *bin = &tgc_cache->bins[class];
+	struct tgc_cache *cache;
 	void *p = NULL;
 
+	if (TGS_UNLIKELY(bin->top != bin->bottom))
+		return hint_gone(bin, class, ret_zero);
+	cache = tgc_cache_get();
 	if (cache && tgc_demand_alone(cache, class))
 		p = tgc_large_alloc(tgs_classes[class].size, 1, ret_zero);
 	else if (cache && (class = tgc_refill_or_borrow(cache, class)) != 0)

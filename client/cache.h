@@ -267,8 +267,8 @@ static inline void *tgc_bin_take(struct tgc_bin *bin, const struct tgc_supply *s
 }
 
 /* What malloc has to do for a small object in the common case: the slot freed last, else one of the bin's word.  NULL: there is
- * more to it. */
-static inline void *tgc_small_at_hand(unsigned class)
+ * none, or the last hint is not good any more. */
+static inline void *tgc_small_at_hand(unsigned class, bool *ret_zero)
 {
 	struct tgc_cache *cache = tgc_cache;
 	struct tgc_bin *bin = &cache->bins[class];
@@ -277,14 +277,22 @@ static inline void *tgc_small_at_hand(unsigned class)
 	TGC_HIDE(bin);
 	hint = bin->top;
 	if (TGS_LIKELY(hint != bin->bottom)) {
-		if (TGS_UNLIKELY(atomic_load_explicit(hint->taken, memory_order_relaxed) !=
-				 TGS_HELD))
+		/* The slot that was freed last, of which the hint says all, but for one thing. */
+		tgs_taken *taken = hint->taken;
+		uint8_t *p = hint->p;
+
+		/* The compiler would take p from memory last, and the caller waits for it. */
+		TGC_HIDE(p);
+		if (TGS_UNLIKELY(atomic_load_explicit(taken, memory_order_relaxed) != TGS_HELD))
 			return NULL;
 		bin->top = hint - 1;
-		atomic_store_explicit(hint->taken, TGS_TAKEN, memory_order_relaxed);
-		return hint->p;
+		atomic_store_explicit(taken, TGS_TAKEN, memory_order_relaxed);
+		if (p == NULL)
+			__builtin_unreachable();
+		return p;
 	}
-	return TGS_LIKELY(bin->free != 0) ? tgc_bin_take(bin, &cache->supply[class], NULL) : NULL;
+	return TGS_LIKELY(bin->free != 0) ? tgc_bin_take(bin, &cache->supply[class], ret_zero)
+					  : NULL;
 }
 
 /* refill.c: the way to the daemon */

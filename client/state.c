@@ -3,8 +3,9 @@
  *
  * The published and remote words of a dense or tiny span have memory only once somebody has needed them (tgs_has_more).
  * Whoever is about to write there makes sure, from his slow path: the daemon puts the memory there and says so in the page
- * map, once for the life of the span; dense spans side by side have theirs in common.  A process that asks again and again, as one does that consumes what another makes, has
- * neighbours of the span done with it: as many as it asked for in the last second, times two.
+ * map, once for the life of the span; dense spans side by side have theirs in common.  A process that asks again and again,
+ * as one does that consumes what another makes, has neighbours of the span done with it: as many as it asked for in the last
+ * second, times two.
  *
  * If the machine has no memory left, tg_publish and tg_swap fail; a free cannot.  It is owed: the object stays allocated, and
  * the thread keeps its address and tries again when it next needs the daemon, trims or ends; and at the next such free, but

@@ -1,8 +1,8 @@
 /* work-procs.c - two at once: one allocates and the other frees (prodcons), or both do pairs (twoproc).
  *
  * prodcons: pointers go through a ring with one producer and one consumer, each with its own cache lines and a copy of
- * the other's position, who tell each other of 32 pointers at a time, so that the ring costs next to nothing.  On a shared heap the two are processes, and with a
- * private allocator threads (threads=1: threads for all).
+ * the other's position, who tell each other of 32 pointers at a time, so that the ring costs next to nothing.  On a shared
+ * heap the two are processes, and with a private allocator threads (threads=1: threads for all).
  */
 #include <pthread.h>
 #include <sched.h>

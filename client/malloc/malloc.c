@@ -88,7 +88,7 @@ TG_API __attribute__((aligned(64))) void *malloc(size_t size)
 	void *p;
 
 	if (TGS_LIKELY(size <= TGS_FINE_MAX) && TGS_LIKELY(!tgc_use_libc)) {
-		p = tgc_small_at_hand(tgs_size_to_class(round_up(size)));
+		p = tgc_small_at_hand(tgs_size_to_class(round_up(size)), NULL);
 		if (TGS_LIKELY(p != NULL))
 			return p;
 	}
