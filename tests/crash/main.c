@@ -138,8 +138,10 @@ int tgt_crash_main(int argc, char **argv, const char *name,
 	tgt_share_scripts_make();
 	for (i = 0; i < 4; i++)
 		add(lists(i), only);
-	for (; only == NULL && more->pName != NULL; more++)
-		tests[n_tests++] = *more;
+	for (; more->pName != NULL; more++) {
+		if (only == NULL || strcmp(more->pName, only) == 0)
+			tests[n_tests++] = *more;
+	}
 	if (list) {
 		for (i = 0; i < n_tests; i++)
 			printf("%s\n", tests[i].pName);

@@ -10,8 +10,8 @@
 /* --point; 0: all. */
 extern uint64_t tgt_only_point;
 
-/* Runs `each` for each script that is `wanted` (NULL: all), as a test of its name, then the tests of `more`, unless --script
- * asks for one script alone.  The exit status. */
+/* Runs `each` for each script that is `wanted` (NULL: all), as a test of its name, then the tests of `more`; or the one of all
+ * these that --script names.  The exit status. */
 int tgt_crash_main(int argc, char **argv, const char *name,
 		   bool (*wanted)(const struct tgt_script *),
 		   void (*each)(const struct tgt_script *), const CU_TestInfo *more);
