@@ -50,7 +50,9 @@ static void take_in(struct tgc_cache *cache, uint64_t page)
 	if (!tgs_span_at(&tgc_heap, page, &span) || span.page != page ||
 	    span.owner != cache->slot_id || tgc_span_record(page)->place != TGC_SPAN_NONE)
 		return;
-	if (tgc_span_add(cache, page, span.class, span.n_pages, false) && span.class == 0)
+	if (span.class != 0)
+		(void)tgc_span_add(cache, page, span.class, false);
+	else if (tgc_span_add_large(cache, page, span.n_pages, false) == 0)
 		tgc_large_found(cache, tgc_span_record(page));
 }
 

@@ -112,17 +112,20 @@ void tgc_span_survey(struct tgc_cache *cache, struct tgc_span *span)
 	}
 }
 
-bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages,
-		  bool zero)
+/* What both kinds of spans have. */
+static int take_in(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages,
+		   bool zero)
 {
-	struct tgc_span *span = tgc_span_record(page);
-	struct tgc_span **bucket = &cache->bucket[page % TGS_DIRTY_BITS];
+	struct tgc_span **bucket = &cache->bucket[page % TGS_DIRTY_BITS], *span;
 
+	if (page >= tgc_heap.geometry.n_pages || n_pages > tgc_heap.geometry.n_pages - page)
+		return -EPROTO;
+	span = tgc_span_record(page);
 	tgc_count(&cache->n_spans, 1);
 	tgc_count(&cache->n_pages, n_pages);
-	if (TGS_UNLIKELY(tgc_pages_usable != NULL) && !tgc_pages_usable(page, n_pages)) {
+	if (!tgc_pages_usable(page, n_pages)) {
 		span->place = TGC_SPAN_UNUSABLE;
-		return false;
+		return -EADDRINUSE;
 	}
 	*span = (struct tgc_span){
 		.class = (uint8_t) class,
@@ -135,15 +138,34 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 		(*bucket)->bucket_prev = span;
 	*bucket = span;
 	cache->supply[class].n_spans++;
-	if (class == 0) {
-		span->place = TGC_SPAN_LARGE;
-		return true;
-	}
+	return 0;
+}
+
+int tgc_span_add_large(struct tgc_cache *cache, uint64_t page, uint64_t n_pages, bool zero)
+{
+	int r = take_in(cache, page, 0, n_pages, zero);
+
+	if (r == 0)
+		tgc_span_record(page)->place = TGC_SPAN_LARGE;
+	return r;
+}
+
+int tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, bool zero)
+{
+	struct tgc_span *span;
+	int r;
+
+	if (class == 0 || class >= TGS_CLASSES_ALL)
+		return -EPROTO;
+	r = take_in(cache, page, class, tgs_classes[class].n_pages, zero);
+	if (r < 0)
+		return r;
+	span = tgc_span_record(page);
 	tgc_own(cache, page, class);
 	if (!zero) {
 		/* It may come from central, with objects of others in it and frees of them waiting. */
 		struct tgs_span shape = {.page = page,
-					 .n_pages = n_pages,
+					 .n_pages = tgs_classes[class].n_pages,
 					 .class = class,
 					 .n_slots = tgs_classes[class].n_slots};
 		struct tgs_harvest harvest = {0};
@@ -152,7 +174,7 @@ bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64
 	}
 	tgc_span_survey(cache, span);
 	span_place(cache, span);
-	return true;
+	return 0;
 }
 
 void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span)

@@ -183,9 +183,10 @@ static inline struct tgc_span *tgc_span_record(uint64_t page)
 	return &tgc_process->spans[page];
 }
 
-/* Takes a granted span in.  False: its pages may not be used (tgc_pages_usable); it stays ours, and idle. */
-bool tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, uint64_t n_pages,
-		  bool zero);
+/* Takes in a span that the daemon says it has granted, of small objects or a large one.  0; -EPROTO: no span can be like that,
+ * and nothing was done; -EADDRINUSE: its pages may not be used (tgc_pages_usable): it stays ours, and idle. */
+int tgc_span_add(struct tgc_cache *cache, uint64_t page, unsigned class, bool zero);
+int tgc_span_add_large(struct tgc_cache *cache, uint64_t page, uint64_t n_pages, bool zero);
 void tgc_span_remove(struct tgc_cache *cache, struct tgc_span *span);
 uint64_t tgc_span_page(const struct tgc_span *span);
 

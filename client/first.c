@@ -35,12 +35,11 @@ static void get_one_of_each(struct tgc_cache *cache, const uint8_t *classes, siz
 	struct tgc_get_spans get;
 	const Tgd__Reply *reply;
 	Tgd__Request *request;
-	unsigned n_refused;
 
 	request = ask_one_of_each(&get, cache->slot_id, classes, n_classes);
 	tgc_rpc_begin();
 	if (tgc_rpc_call(request, TGD__REPLY__BODY_SPANS, &reply) == 0)
-		(void)tgc_take_spans(cache, classes[0], reply->spans, &n_refused);
+		(void)tgc_take_spans(cache, classes[0], reply->spans);
 	tgc_rpc_end();
 }
 
@@ -64,11 +63,12 @@ static void note_spans(struct tgc_post *post, const Tgd__Reply *reply)
 		return;
 	for (i = 0; i < reply->spans->n_spans && i < TGC_FIRST_MAX; i++) {
 		const Tgd__SpanGrant *grant = reply->spans->spans[i];
-		unsigned class = grant->class_ != 0 ? grant->class_ : usual[0];
 
-		if (class <= TGS_CLASS_TINY)
-			first->grants[first->n_grants++] =
-				(struct tgc_first_grant){grant->page, (uint8_t) class, grant->zero};
+		first->grants[first->n_grants++] = (struct tgc_first_grant){
+			.page = grant->page,
+			.class = grant->class_ != 0 ? grant->class_ : usual[0],
+			.zero = grant->zero,
+		};
 	}
 }
 
@@ -124,9 +124,7 @@ void tgc_first_take(struct tgc_cache *cache)
 	for (i = 0; i < first->n_grants; i++) {
 		const struct tgc_first_grant *grant = &first->grants[i];
 
-		if (grant->page < tgc_heap.geometry.n_pages)
-			tgc_span_add(cache, grant->page, grant->class,
-				     tgs_classes[grant->class].n_pages, grant->zero);
+		(void)tgc_span_add(cache, grant->page, grant->class, grant->zero);
 	}
 	first->n_grants = 0;
 	/* The daemon may have given some that we do not know of. */

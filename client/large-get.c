@@ -32,26 +32,15 @@ static unsigned how_many(struct tgc_cache *large, uint64_t n_pages)
 		1, tgs_min(n, tgs_min(part, BATCH_BYTES_MAX / TGS_PAGE_SIZE) / n_pages));
 }
 
-/* Takes one in, if it may be used. */
-static struct tgc_span *take_in(struct tgc_cache *large, const Tgd__SpanGrant *grant,
-				uint64_t n_pages)
-{
-	if (grant->page >= tgc_heap.geometry.n_pages ||
-	    !tgc_span_add(large, grant->page, 0, n_pages, grant->zero))
-		return NULL;
-	return tgc_span_record(grant->page);
-}
-
-/* Of the spans that come the first is the answer, and the others are idle ones.  *ret is NULL if none may be used. */
+/* Of the spans that come the first is the answer, and the others are idle ones.  -EADDRINUSE: none may be used. */
 static int get_large(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
 		     struct tgc_span **ret)
 {
 	Tgd__GetLarge get = TGD__GET_LARGE__INIT;
 	Tgd__Request request = TGD__REQUEST__INIT;
 	const Tgd__Reply *reply;
-	struct tgc_span *span;
+	int r, refused = -EPROTO;
 	size_t i;
-	int r;
 
 	get.slot = large->slot_id;
 	get.n_pages = n_pages;
@@ -65,14 +54,19 @@ static int get_large(struct tgc_cache *large, uint64_t n_pages, uint64_t align_p
 	r = tgc_rpc_call(&request, TGD__REPLY__BODY_SPANS, &reply);
 	/* From the last on: the idle span that was added last is the next to be used. */
 	for (i = r == 0 ? reply->spans->n_spans : 0; i-- > 0;) {
-		span = take_in(large, reply->spans->spans[i], n_pages);
-		if (span && *ret)
+		const Tgd__SpanGrant *grant = reply->spans->spans[i];
+		int taken = tgc_span_add_large(large, grant->page, n_pages, grant->zero);
+
+		if (taken < 0) {
+			refused = taken;
+			continue;
+		}
+		if (*ret)
 			tgc_idle_add(large, *ret);
-		if (span)
-			*ret = span;
+		*ret = tgc_span_record(grant->page);
 	}
 	tgc_rpc_end();
-	return r;
+	return r == 0 && !*ret ? refused : r;
 }
 
 int tgc_large_get(struct tgc_cache *large, uint64_t n_pages, uint64_t align_pages,
@@ -82,6 +76,6 @@ int tgc_large_get(struct tgc_cache *large, uint64_t n_pages, uint64_t align_page
 
 	do
 		r = get_large(large, n_pages, align_pages, ret);
-	while (r == 0 && !*ret);
+	while (r == -EADDRINUSE);
 	return r;
 }

@@ -25,27 +25,20 @@ void tgc_get_spans_also(struct tgc_get_spans *get, unsigned class)
 	get->also[get->body.n_also++] = class;
 }
 
-unsigned tgc_take_spans(struct tgc_cache *cache, unsigned class, const Tgd__SpansReply *reply,
-			unsigned *ret_refused)
+int tgc_take_spans(struct tgc_cache *cache, unsigned class, const Tgd__SpansReply *reply)
 {
-	unsigned n = 0;
+	int r = -EPROTO;
 	size_t i;
 
-	*ret_refused = 0;
 	for (i = 0; i < reply->n_spans; i++) {
 		const Tgd__SpanGrant *grant = reply->spans[i];
 		unsigned of = grant->class_ != 0 ? grant->class_ : class;
-		bool usable;
+		int taken = tgc_span_add(cache, grant->page, of, grant->zero);
 
-		if (grant->page >= tgc_heap.geometry.n_pages || of > TGS_CLASS_TINY)
-			continue;
-		usable = tgc_span_add(cache, grant->page, of, tgs_classes[of].n_pages, grant->zero);
-		if (of != class)
-			continue;
-		n++;
-		*ret_refused += !usable;
+		if (of == class && r != 0 && taken != -EPROTO)
+			r = taken;
 	}
-	return n;
+	return r;
 }
 
 /* Under the connection's lock, in any thread. */
@@ -86,11 +79,8 @@ static void take(struct tgc_cache *cache, struct tgc_prefetch *prefetch)
 	tgc_rpc_collect(&prefetch->post);
 	tgc_rpc_end();
 	prefetch->class = 0;
-	for (i = 0; i < prefetch->n; i++) {
-		if (prefetch->grants[i] / 2 < tgc_heap.geometry.n_pages)
-			tgc_span_add(cache, prefetch->grants[i] / 2, class,
-				     tgs_classes[class].n_pages, prefetch->grants[i] % 2);
-	}
+	for (i = 0; i < prefetch->n; i++)
+		(void)tgc_span_add(cache, prefetch->grants[i] / 2, class, prefetch->grants[i] % 2);
 }
 
 /* The place of what was asked for longest ago: most likely it has come, and nobody needed it. */

@@ -17,9 +17,9 @@ Tgd__Request *tgc_get_spans(struct tgc_get_spans *get, uint32_t slot, unsigned c
 /* And, if it can be had without effort, one of that class. */
 void tgc_get_spans_also(struct tgc_get_spans *get, unsigned class);
 
-/* Takes in what came, between begin and end.  How many are of `class`, and how many of these may not be used? */
-unsigned tgc_take_spans(struct tgc_cache *cache, unsigned class, const Tgd__SpansReply *reply,
-			unsigned *ret_refused);
+/* Takes in what came, between begin and end.  0 if there is at least one of `class`, else -EADDRINUSE (those may not be used)
+ * or -EPROTO. */
+int tgc_take_spans(struct tgc_cache *cache, unsigned class, const Tgd__SpansReply *reply);
 
 /* Has the cache asked for spans of the class that it has not taken yet? */
 bool tgc_prefetch_asked(struct tgc_cache *cache, unsigned class);

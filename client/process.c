@@ -13,7 +13,6 @@ __thread bool tgc_use_libc;
 struct tgs_heap tgc_heap;
 struct tgc_saved tgc_saved = {.socket_fd = -1};
 struct tgc_process *tgc_process;
-bool (*tgc_pages_usable)(uint64_t page, uint64_t n_pages);
 
 void *tgc_wiped_alloc(size_t bytes)
 {

@@ -69,13 +69,20 @@ extern TGS_HIDDEN struct tgs_heap
 extern struct tgc_saved tgc_saved;
 extern struct tgc_process *tgc_process; /* never NULL once the library is in use */
 
-/* May pages that the daemon has granted be used?  False: they are held and left alone.  NULL: all may.  libtgmalloc asks
- * to be asked, since a forked child has its copies of its parent's objects at some addresses of the heap. */
-extern bool (*tgc_pages_usable)(uint64_t page, uint64_t n_pages);
-
-/* Where libtg is the process's malloc (client/malloc/), and only there: asked before an object is freed that is in no span of
- * this process.  True: it was not the heap's, or not for us to free, and has been dealt with. */
+/* What only libtgmalloc has, where libtg is the process's malloc (client/malloc/); elsewhere they are NULL.
+ *
+ * Asked before an object is freed that is in no span of this process.  True: it was not the heap's, or not for us to free,
+ * and has been dealt with. */
 TGS_HIDDEN bool tgc_malloc_frees(void *object) __attribute__((weak));
+/* Asked before pages that the daemon has granted are used.  False: at some of their addresses a forked child has its copies of
+ * its parent's objects. */
+TGS_HIDDEN bool tgc_malloc_may_use(uint64_t page, uint64_t n_pages) __attribute__((weak));
+
+/* May pages that the daemon has granted, or is to grant, be used?  False: they are held and left alone. */
+static inline bool tgc_pages_usable(uint64_t page, uint64_t n_pages)
+{
+	return !tgc_malloc_may_use || tgc_malloc_may_use(page, n_pages);
+}
 
 /* Memory that a forked child finds wiped; zero to begin with.  NULL with errno. */
 void *tgc_wiped_alloc(size_t bytes);

@@ -65,7 +65,6 @@ static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 {
 	struct tgc_get_spans get;
 	const Tgd__Reply *reply;
-	unsigned n = 0, n_refused = 0;
 	Tgd__Request *request;
 	int r;
 
@@ -76,10 +75,10 @@ static int get_spans(struct tgc_cache *cache, unsigned class, unsigned count)
 		tgc_rpc_begin();
 		r = tgc_rpc_call(request, TGD__REPLY__BODY_SPANS, &reply);
 		if (r == 0)
-			n = tgc_take_spans(cache, class, reply->spans, &n_refused);
+			r = tgc_take_spans(cache, class, reply->spans);
 		tgc_rpc_end();
 		count = (unsigned)tgs_min(2 * count, TGC_PREFETCH_MAX);
-	} while (r == 0 && n_refused != 0 && n_refused == n);
+	} while (r == -EADDRINUSE);
 	return r;
 }
 

@@ -33,7 +33,7 @@ static bool may_resize(uint64_t page, uint64_t have, uint64_t want)
 {
 	if (want > tgc_heap.geometry.n_pages - page || tgs_page_entry(&tgc_heap, page + have) != 0)
 		return false;
-	return !tgc_pages_usable || tgc_pages_usable(page + have, want - have);
+	return tgc_pages_usable(page + have, want - have);
 }
 
 /* What grows will likely grow again, and to ask the daemon costs more than to copy some pages. */

@@ -46,7 +46,7 @@ struct tgc_first {
 	uint32_t n_grants; /* spans that have come for it */
 	struct tgc_first_grant {
 		uint64_t page;
-		uint8_t class;
+		uint32_t class;
 		bool zero;
 	} grants[TGC_FIRST_MAX];
 };

@@ -72,8 +72,7 @@ static void widen(uint64_t page, uint64_t end)
 		;
 }
 
-/* tgc_pages_usable */
-static bool pages_usable(uint64_t page, uint64_t n_pages)
+bool tgc_malloc_may_use(uint64_t page, uint64_t n_pages)
 {
 	uint64_t i;
 
@@ -410,7 +409,6 @@ static __attribute__((constructor)) void watch_forks(void)
 void tgc_fork_init(void)
 {
 	watch_forks(); /* if something has allocated memory even before that */
-	tgc_pages_usable = pages_usable;
 }
 
 int tgc_fork_ready(void)
