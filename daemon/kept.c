@@ -12,6 +12,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -128,6 +129,11 @@ static void on_keeper_gone(struct tgd_kept *kept)
 		return;
 	tgd_log(TGD_LOG_WARNING, "the keeper (process %d) has died; a new one is started",
 		(int)kept->have.keeper_pid);
+	/* The new one knows of no other program. */
+	if (kept->retiring)
+		snprintf(kept->have.failure, sizeof(kept->have.failure),
+			 "the keeper died before it had started the new program; the old one "
+			 "serves again");
 	kept->have.keeper_pid = 0;
 	if (kept->made_at != 0 && tgd_now_ms() - kept->made_at < QUICK_MS) {
 		wait_for_next(kept);
@@ -151,8 +157,10 @@ static void on_control(evutil_socket_t fd, short what, void *arg)
 			close(message.fds[--message.n_fds]);
 		if (strcmp(message.word, "keeper") == 0)
 			kept->have.keeper_pid = (pid_t)strtol(message.text, NULL, 10);
-		else if (strcmp(message.word, "retire") == 0)
+		else if (strcmp(message.word, "retire") == 0) {
+			kept->retiring = true;
 			kept->retire(kept->arg);
+		}
 	}
 	if (r != -EAGAIN)
 		on_keeper_gone(kept);
@@ -201,6 +209,14 @@ void tgd_kept_leave(struct tgd_kept *kept, const char *word, const char *text)
 {
 	kept->leaving = true;
 	(void)tell(kept, word, text, NULL, 0);
+}
+
+int tgd_kept_retire(struct tgd_kept *kept)
+{
+	int r = tell(kept, "retired", "", NULL, 0);
+
+	kept->leaving = r == 0;
+	return r;
 }
 
 int tgd_kept_upgrade(struct tgd_kept *kept, int program, const char *path)

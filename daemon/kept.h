@@ -22,6 +22,7 @@ struct tgd_kept {
 	int program;
 	uint64_t made_at; /* the last keeper that we made, ms */
 	unsigned wait_ms;
+	bool retiring; /* the keeper has asked for it */
 	bool leaving; /* we end ourselves: a keeper that ends now is not missed */
 };
 
@@ -41,6 +42,10 @@ void tgd_kept_ready(struct tgd_kept *kept);
 
 /* The last word, of those in control.h. */
 void tgd_kept_leave(struct tgd_kept *kept, const char *word, const char *text);
+
+/* The last word of one that has retired, if there is somebody to hear it: else the heap would end with us.  -errno: not yet, as
+ * the next keeper is still to be made. */
+int tgd_kept_retire(struct tgd_kept *kept);
 
 /* Asks to be replaced by this program, an open file that stays the caller's.  -ENOTCONN: there is
  * no keeper right now. */

@@ -136,11 +136,11 @@ static void on_retire(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (!tgd_sessions_quiet(&server->context) && tgd_now_ms() < server->retire_by) {
+	if ((!tgd_sessions_quiet(&server->context) && tgd_now_ms() < server->retire_by) ||
+	    tgd_kept_retire(&server->kept) < 0) {
 		add_timer(server->retire, RETIRE_LOOK_MS);
 		return;
 	}
-	tgd_kept_leave(&server->kept, "retired", "");
 	event_base_loopbreak(server->context.base);
 }
 

@@ -41,6 +41,8 @@ struct tgt_site_info {
 };
 
 struct tgt_control {
+	/* So many times faster does a keeper's time run; 0: as keeper_clock.c has it. */
+	_Atomic uint32_t keeper_faster;
 	/* Points at other addresses are passed, but do not count.  0, 0: all count.  For clients. */
 	uint64_t from, to;
 	struct tgt_aim aim[TGT_ROLES];

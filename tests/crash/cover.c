@@ -44,7 +44,7 @@ static bool same(const struct tgt_site_info *a, const struct tgt_site_info *b)
 }
 
 /* Of all copies of the place together. */
-static bool passed(enum tgt_role role, const struct tgt_site_info *site)
+static bool passed_as(enum tgt_role role, const struct tgt_site_info *site)
 {
 	uint32_t n = atomic_load(&tgt_control->n_sites[role]), i;
 
@@ -55,6 +55,14 @@ static bool passed(enum tgt_role role, const struct tgt_site_info *site)
 			return true;
 	}
 	return false;
+}
+
+/* Keeper and worker are one program. */
+static bool passed(enum tgt_role role, const struct tgt_site_info *site)
+{
+	if (role == TGT_CLIENT)
+		return passed_as(role, site);
+	return passed_as(TGT_DAEMON, site) || passed_as(TGT_KEEPER, site);
 }
 
 static bool is_first(enum tgt_role role, uint32_t i)

@@ -17,11 +17,13 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *ret);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret)
 {
 	int r = __real_clock_gettime(clock, ret);
-	uint64_t ns;
+	uint64_t ns, faster;
 
 	if (r < 0 || clock != CLOCK_MONOTONIC || tgt_my_role() != TGT_KEEPER)
 		return r;
-	ns = ((uint64_t)ret->tv_sec * 1000000000 + (uint64_t)ret->tv_nsec) * FASTER;
+	faster = tgt_control != NULL ? atomic_load(&tgt_control->keeper_faster) : 0;
+	ns = ((uint64_t)ret->tv_sec * 1000000000 + (uint64_t)ret->tv_nsec) *
+	     (faster != 0 ? faster : FASTER);
 	ret->tv_sec = (time_t)(ns / 1000000000);
 	ret->tv_nsec = (long)(ns % 1000000000);
 	return 0;

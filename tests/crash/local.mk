@@ -25,7 +25,7 @@ $(%C%_libtgpoints_la_OBJECTS): | $(tg_generated)
 
 check_LTLIBRARIES += %D%/libtgvictimd.la
 %C%_libtgvictimd_la_SOURCES = $(daemon_libtgdaemon_la_SOURCES)
-%C%_libtgvictimd_la_CPPFLAGS = $(tg_points_cppflags)
+%C%_libtgvictimd_la_CPPFLAGS = $(tg_points_cppflags) -DTGT_PROCESS_POINTS
 %C%_libtgvictimd_la_LIBADD = $(LIBEVENT_LIBS) $(INIH_LIBS)
 $(%C%_libtgvictimd_la_OBJECTS): | $(tg_generated)
 
@@ -44,6 +44,8 @@ check_LTLIBRARIES += %D%/libtgcrash.la
 	%D%/cover.c \
 	%D%/cover.h \
 	%D%/daemons.c \
+	%D%/keepers.c \
+	%D%/keepers.h \
 	%D%/ledger.c \
 	%D%/ledger.h \
 	%D%/main.c \
@@ -62,6 +64,7 @@ $(%C%_libtgcrash_la_OBJECTS): | $(tg_generated)
 tg_crash_tests = \
 	%D%/test_crash_client \
 	%D%/test_crash_daemon \
+	%D%/test_crash_keeper \
 	%D%/test_crash_stopped
 
 check_PROGRAMS += $(tg_crash_tests)
@@ -72,6 +75,8 @@ tg_crash_libs = %D%/libtgcrash.la tests/libtgtest.la %D%/libtgvictim.la %D%/libt
 %C%_test_crash_client_LDADD = $(tg_crash_libs)
 %C%_test_crash_daemon_SOURCES = %D%/test_crash_daemon.c
 %C%_test_crash_daemon_LDADD = $(tg_crash_libs)
+%C%_test_crash_keeper_SOURCES = %D%/test_crash_keeper.c
+%C%_test_crash_keeper_LDADD = $(tg_crash_libs)
 %C%_test_crash_stopped_SOURCES = %D%/test_crash_stopped.c
 %C%_test_crash_stopped_LDADD = $(tg_crash_libs)
 tg_crash_objects = $(tg_crash_tests:=.$(OBJEXT))

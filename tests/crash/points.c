@@ -1,7 +1,8 @@
 /* points.c - what a process does at a point, and the control block that tells it.
  *
- * Nothing here is compiled with points.h in front of it.
+ * Nothing here is a point itself.
  */
+#define TGT_NO_POINTS
 #include "tests/crash/points.h"
 
 #include <errno.h>
@@ -13,11 +14,6 @@
 
 #include "daemon/handover.h"
 #include "tests/crash/control.h"
-
-#undef fallocate
-#undef pwritev
-#undef recvmsg
-#undef sendmsg
 
 struct tgt_control *tgt_control;
 

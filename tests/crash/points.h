@@ -28,6 +28,7 @@ _Static_assert(sizeof(struct tgt_site) == 32, "no holes in the section");
  * where the process is to be killed. */
 void tgt_point(const struct tgt_site *site, const volatile void *address);
 
+#ifndef TGT_NO_POINTS
 #define TGT_POINT_AT(text, address)                                                       \
 	__extension__({                                                                   \
 		static struct tgt_site tgt_here __attribute__((section("tg_points"))) = { \
@@ -120,3 +121,16 @@ void tgt_point(const struct tgt_site *site, const volatile void *address);
 #define recvmsg(...)   TGT_POINT_CALL(recvmsg, __VA_ARGS__)
 #define fallocate(...) TGT_POINT_CALL(fallocate, __VA_ARGS__)
 #define pwritev(...)   TGT_POINT_CALL(pwritev, __VA_ARGS__)
+
+/* Of the daemon, whose processes make and follow each other: between two of these one of them may be alone. */
+#ifdef TGT_PROCESS_POINTS
+#include <sys/wait.h>
+#define fork(...)    TGT_POINT_CALL(fork, __VA_ARGS__)
+#define fexecve(...) TGT_POINT_CALL(fexecve, __VA_ARGS__)
+#define waitid(...)  TGT_POINT_CALL(waitid, __VA_ARGS__)
+#define waitpid(...) TGT_POINT_CALL(waitpid, __VA_ARGS__)
+#define bind(...)    TGT_POINT_CALL(bind, __VA_ARGS__)
+#define listen(...)  TGT_POINT_CALL(listen, __VA_ARGS__)
+#define unlink(...)  TGT_POINT_CALL(unlink, __VA_ARGS__)
+#endif
+#endif /* TGT_NO_POINTS */
