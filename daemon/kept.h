@@ -23,7 +23,7 @@ struct tgd_kept {
 	uint64_t made_at; /* the last keeper that we made, ms */
 	unsigned wait_ms;
 	bool retiring; /* the keeper has asked for it */
-	bool leaving; /* we end ourselves: a keeper that ends now is not missed */
+	bool leaving;  /* we end ourselves: a keeper that ends now is not missed */
 };
 
 /* Goes on with what was handed over.  `retire` is called from the loop when the keeper asks for it.
