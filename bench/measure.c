@@ -223,7 +223,8 @@ static void redirect(const char *path, int flags, int to)
 	}
 }
 
-static pid_t start(char *const *argv)
+/* The child, in which this is 0, ends with us. */
+static pid_t fork_tied(void)
 {
 	pid_t parent = getpid(), pid = fork();
 
@@ -234,6 +235,15 @@ static pid_t start(char *const *argv)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(126);
+	return 0;
+}
+
+static pid_t start(char *const *argv)
+{
+	pid_t pid = fork_tied();
+
+	if (pid > 0)
+		return pid;
 	redirect(input != NULL ? input : "/dev/null", O_RDONLY, STDIN_FILENO);
 	redirect(output != NULL ? output : "/dev/null", O_WRONLY | O_CREAT | O_TRUNC,
 		 STDOUT_FILENO);
@@ -278,15 +288,10 @@ static int wait_for(pid_t pid, struct rusage *usage)
 
 static pid_t start_shell(const char *command)
 {
-	pid_t parent = getpid(), pid = fork();
+	pid_t pid = fork_tied();
 
-	if (pid < 0)
-		die("fork: %m");
 	if (pid > 0)
 		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(126);
 	redirect("/dev/null", O_WRONLY, STDOUT_FILENO);
 	execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 	_exit(127);

@@ -10,7 +10,6 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/heap-impl.h"
@@ -212,22 +211,6 @@ static void check_counters(const struct tgd_heap *heap, struct tgd_check *check)
 			 (unsigned long long)lease->n_pages, (unsigned long long)heap->limit_pages);
 }
 
-static int collect_pending(const struct tgd_heap *heap, struct tgs_pending_set *ret)
-{
-	const struct tgd_holders *holders = &heap->holders;
-	TGS_FREE uint32_t *slots = calloc(holders->slots_used, sizeof(*slots));
-	uint32_t slot;
-	size_t n = 0;
-
-	if (!slots)
-		return -1;
-	for (slot = TGS_SLOT_CENTRAL + 1; slot < holders->slots_used; slot++) {
-		if (holders->slot[slot].client != TGD_HOLDER_NONE)
-			slots[n++] = slot;
-	}
-	return tgs_pending_collect(&heap->view, slots, n, ret);
-}
-
 void tgd_heap_check(const struct tgd_heap *heap, struct tgd_check *ret)
 {
 	struct tgs_pending_set pending = {0};
@@ -236,7 +219,7 @@ void tgd_heap_check(const struct tgd_heap *heap, struct tgd_check *ret)
 
 	memset(ret, 0, sizeof(*ret));
 	ret->ok = true;
-	if (collect_pending(heap, &pending) < 0)
+	if (tgd_holders_pending(&heap->holders, &pending) < 0)
 		complain(ret, "no memory to collect pending frees; they count as live objects");
 	while (tgd_lease_from(&heap->lease, page, &span)) {
 		check_free(heap, page, span.page, ret);

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shm/base.h"
@@ -404,4 +405,19 @@ void tgd_holders_adopt(struct tgd_holders *holders, const struct tgs_heap *view,
 const struct tgs_client *tgd_holders_entry(const struct tgd_holders *holders, uint32_t index)
 {
 	return map_entry(holders, index);
+}
+
+int tgd_holders_pending(const struct tgd_holders *holders, struct tgs_pending_set *ret)
+{
+	TGS_FREE uint32_t *slots = calloc(holders->slots_used, sizeof(*slots));
+	uint32_t slot;
+	size_t n = 0;
+
+	if (!slots)
+		return -1;
+	for (slot = TGS_SLOT_CENTRAL + 1; slot < holders->slots_used; slot++) {
+		if (holders->slot[slot].client != TGD_HOLDER_NONE)
+			slots[n++] = slot;
+	}
+	return tgs_pending_collect(holders->view, slots, n, ret);
 }

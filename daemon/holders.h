@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "daemon/backing.h"
+#include "shm/check.h"
 #include "shm/layout.h"
 #include "shm/region.h"
 
@@ -94,3 +95,6 @@ uint64_t tgd_holders_recovered(const struct tgd_holders *holders);
 
 /* The table's entry in the map. */
 const struct tgs_client *tgd_holders_entry(const struct tgd_holders *holders, uint32_t index);
+
+/* What all clients' slots have in their buffers of frees to come.  -1: out of memory. */
+int tgd_holders_pending(const struct tgd_holders *holders, struct tgs_pending_set *ret);

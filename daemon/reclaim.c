@@ -7,7 +7,6 @@
  */
 #include "daemon/reclaim.h"
 
-#include <stdlib.h>
 
 #include "shm/base.h"
 #include "shm/remote.h"
@@ -37,22 +36,6 @@ static void next_client(struct tgd_reclaim *reclaim)
 	reclaim->n_queued--;
 	if (reclaim->n_queued > 0)
 		reclaim->slot = reclaim->holders->table[reclaim->queue[reclaim->first]].first_slot;
-}
-
-static int collect_pending(const struct tgd_reclaim *reclaim, struct tgs_pending_set *ret)
-{
-	const struct tgd_holders *holders = reclaim->holders;
-	TGS_FREE uint32_t *slots = calloc(holders->slots_used, sizeof(*slots));
-	uint32_t slot;
-	size_t n = 0;
-
-	if (!slots)
-		return -1;
-	for (slot = TGS_SLOT_CENTRAL + 1; slot < holders->slots_used; slot++) {
-		if (holders->slot[slot].client != TGD_HOLDER_NONE)
-			slots[n++] = slot;
-	}
-	return tgs_pending_collect(reclaim->central->view, slots, n, ret);
 }
 
 static unsigned settle_slots(struct tgd_reclaim *reclaim, unsigned budget)
@@ -95,7 +78,8 @@ static unsigned settle_client(struct tgd_reclaim *reclaim, uint32_t client, unsi
 	budget = settle_slots(reclaim, budget);
 	if (budget == 0)
 		return 0;
-	if ((holder->flags & TGD_HOLDER_RECLAIM) && collect_pending(reclaim, &pending) < 0)
+	if ((holder->flags & TGD_HOLDER_RECLAIM) &&
+	    tgd_holders_pending(reclaim->holders, &pending) < 0)
 		return 0;
 	budget = take_spans(reclaim, holder, &pending, budget);
 	tgs_pending_done(&pending);

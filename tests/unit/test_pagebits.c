@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "daemon/pagesum.h"
+#include "tests/support/message.h"
 #include "tests/support/runner.h"
 
 enum { N = TGD_CHUNK_PAGES, ROUNDS = 3000 };
@@ -22,10 +23,7 @@ static uint64_t random_state = SEED;
 
 static uint64_t random64(void)
 {
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return random_state * UINT64_C(0x2545f4914f6cdd1d);
+	return tgt_random(&random_state);
 }
 
 /* A number of lo .. hi. */

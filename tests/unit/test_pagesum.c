@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "tests/support/message.h"
 #include "tests/support/runner.h"
 
 enum { CELLS = 16, ROUNDS = 20000 };
@@ -19,13 +20,9 @@ enum { CELLS = 16, ROUNDS = 20000 };
 
 static uint64_t random_state = SEED;
 
-/* xorshift64* */
 static uint64_t random64(void)
 {
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return random_state * UINT64_C(0x2545f4914f6cdd1d);
+	return tgt_random(&random_state);
 }
 
 /* The slow way: look at each cell. Lengths in cells times `scale`. */
