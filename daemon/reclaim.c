@@ -7,7 +7,6 @@
  */
 #include "daemon/reclaim.h"
 
-
 #include "shm/base.h"
 #include "shm/remote.h"
 #include "shm/settle.h"
