@@ -173,8 +173,7 @@ const char *tgt_world_log(void)
 	return tgt_daemon_log(&daemon_);
 }
 
-/* What was wrong stays wrong: the next run begins with another heap. */
-static void renew_world(void)
+void tgt_world_renew(void)
 {
 	(void)tgt_world_stop();
 	tgt_world_start(daemon_args);
@@ -201,6 +200,8 @@ static void meet(const struct tgt_script *script)
 
 void tgt_run_prepare(const struct tgt_script *script, bool reclaim, uint64_t k, int signal)
 {
+	if (script->flags & TGT_FRESH)
+		tgt_world_renew();
 	tgt_ledger_clear();
 	tgt_control->aim[TGT_CLIENT].fired = tgt_control->aim[TGT_DAEMON].fired = 0;
 	tgt_ledger->script = script;
@@ -254,7 +255,8 @@ void tgt_run_failed(const struct tgt_script *script, const char *how, uint64_t k
 			       role == TGT_CLIENT ? "client" : "daemon", at->file, at->line,
 			       at->what);
 	}
-	renew_world();
+	/* What was wrong stays wrong. */
+	tgt_world_renew();
 }
 
 int tgt_run_child(const struct tgt_script *script, int *ret_pid)

@@ -15,6 +15,8 @@ enum {
 	TGT_COUNT_ERRORS = 2, /* TG_ON_ERROR=count */
 	TGT_KEEP_ONLY = 4,    /* not under TG_RECLAIM */
 	TGT_SWEPT = 8,        /* the daemon is given the time to find by itself what is free */
+	TGT_FRESH = 16,       /* each run has a heap that nobody has used */
+	TGT_OF_DAEMON = TGT_SWEPT | TGT_FRESH, /* these tell something new of the daemon alone */
 };
 
 struct tgt_script {
@@ -45,6 +47,8 @@ int tgt_child_wait(int pid);
 /* The daemon, and this process attached to it as the observer.  Ends the program if they cannot be had. */
 void tgt_world_start(const char *const *args);
 bool tgt_world_stop(void);
+/* The same again, with another heap. */
+void tgt_world_renew(void);
 /* What the daemon has written. */
 const char *tgt_world_log(void);
 

@@ -79,10 +79,20 @@ static void change_limit(void)
 	tgt_admin(TGD__ADMIN__WHAT__LIMIT, 16 * MIB);
 }
 
+static void set_first_root(void)
+{
+	tgt_do_malloc(0, 100);
+	tgt_begin();
+	tgt_do_root_set("first", tgt_item(0));
+	tgt_end();
+}
+
 const struct tgt_script tgt_daemon_scripts[] = {
 	{"orphans, taken", .observer = orphans, .operation = take_orphans},
 	{"orphans, swept", .observer = orphans, .operation = free_orphans, .flags = TGT_SWEPT},
 	{"state of a group", .observer = dense_spans, .operation = free_in_each},
+	/* Later ones take the place of one that is gone. */
+	{"root, the heap's first", .operation = set_first_root, .flags = TGT_FRESH},
 	{"limit", .operation = wait_for_limit, .meeting = change_limit},
 	{.name = NULL},
 };

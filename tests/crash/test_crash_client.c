@@ -16,10 +16,10 @@ static void run(const struct tgt_script *script)
 	CU_ASSERT_EQUAL(tgt_run_script(script, tgt_only_point), 0);
 }
 
-/* Some wait for the daemon's own time, which is the daemon's matter. */
+/* Some are the daemon's matter. */
 static bool wanted(const struct tgt_script *script)
 {
-	return !(script->flags & TGT_SWEPT);
+	return !(script->flags & TGT_OF_DAEMON);
 }
 
 /* Points that no script comes to, each with its reason. */

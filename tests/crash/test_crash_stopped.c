@@ -149,7 +149,7 @@ static void run_stopped(const struct tgt_script *script)
 /* Those with a meeting wait for somebody while they should be stopped, and those that fork are not stopped themselves. */
 static bool wanted(const struct tgt_script *script)
 {
-	return script->meeting == NULL && !(script->flags & TGT_SWEPT) &&
+	return script->meeting == NULL && !(script->flags & TGT_OF_DAEMON) &&
 	       strncmp(script->name, "fork", 4) != 0 && strncmp(script->name, "double", 6) != 0;
 }
 
