@@ -143,6 +143,30 @@ const Tgd__Reply *tgt_keepers_ask(Tgd__Admin__What what, const char *path)
 											: NULL;
 }
 
+static char state_of(pid_t pid)
+{
+	char path[32], text[256] = "";
+	const char *end;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	file = fopen(path, "re");
+	if (file == NULL)
+		return '?';
+	end = fgets(text, sizeof(text), file) != NULL ? strrchr(text, ')') : NULL;
+	fclose(file);
+	return end != NULL && end[1] == ' ' ? end[2] : '?';
+}
+
+bool tgt_keepers_await_stop(pid_t pid)
+{
+	long long deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
+
+	while (state_of(pid) != 'T' && tgt_now_ms() < deadline)
+		(void)poll(NULL, 0, 1);
+	return state_of(pid) == 'T';
+}
+
 static bool look(struct tgt_keepers *d)
 {
 	const Tgd__Reply *reply = tgt_keepers_ask(TGD__ADMIN__WHAT__STATUS, "");
@@ -213,12 +237,16 @@ bool tgt_keepers_objects_are_whole(void)
 /* The client goes on, and the daemon counts what is there. */
 static bool heap_is_whole(void)
 {
+	long long deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
 	void *p = tg_malloc(100000);
 	const Tgd__Reply *reply;
 	bool well = p != NULL && tgt_keepers_objects_are_whole();
 
 	tg_free(p);
-	reply = tgt_keepers_ask(TGD__ADMIN__WHAT__CHECK, "");
+	/* Who retires hangs up; the next one answers. */
+	do
+		reply = tgt_keepers_ask(TGD__ADMIN__WHAT__CHECK, "");
+	while (reply == NULL && !tgt_keepers_have_ended() && tgt_now_ms() < deadline);
 	return well && tg_trim() == 0 && reply != NULL &&
 	       reply->body_case == TGD__REPLY__BODY_CHECK && reply->check->ok &&
 	       reply->check->objects == n_objects;

@@ -33,6 +33,9 @@ void tgt_keepers_show_log(void);
 /* The answer to an admin request, valid until the next; NULL: nobody serves. */
 const Tgd__Reply *tgt_keepers_ask(Tgd__Admin__What what, const char *path);
 
+/* One of its processes is about to stop: false, if it does not in time. */
+bool tgt_keepers_await_stop(pid_t pid);
+
 enum tgt_fate { TGT_SERVED, TGT_ALL_ENDED, TGT_STUCK };
 
 /* Waits until somebody serves who is not `old` and has a keeper that lives, or all have ended. */

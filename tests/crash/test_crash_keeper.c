@@ -21,10 +21,11 @@
 #include "tests/crash/cover.h"
 #include "tests/crash/keepers.h"
 #include "tests/support/child.h"
+#include "tests/support/daemon.h"
 #include "tests/support/runner.h"
 
 #define FIRES_MS     500 /* a chosen point that has not come by then will not come in this run */
-#define QUIET_MS     50  /* no more points come after so long without one */
+#define QUIET_MS     200 /* no more points come after so long without one */
 #define FAILURES_MAX 3u
 
 struct scene {
@@ -60,23 +61,22 @@ static unsigned came_before(enum tgt_role role, const char *file, const char *wh
 /* Until its own points stop it. */
 static void await_fire(enum tgt_role role)
 {
-	struct tgt_aim *aim = &tgt_control->aim[role];
 	long long deadline = tgt_now_ms() + FIRES_MS;
 
-	while (atomic_load(&aim->n_fired) == 0 && tgt_now_ms() < deadline &&
-	       !tgt_keepers_have_ended())
+	while (tgt_fired(role) == NULL && tgt_now_ms() < deadline && !tgt_keepers_have_ended())
 		(void)poll(NULL, 0, 1);
 }
 
 static void await_quiet(enum tgt_role role)
 {
-	struct tgt_aim *aim = &tgt_control->aim[role];
+	const struct tgt_aim *aim = &tgt_control->aim[role];
+	long long deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
 	uint64_t n;
 
 	do {
 		n = atomic_load(&aim->n_passed);
 		(void)poll(NULL, 0, QUIET_MS);
-	} while (atomic_load(&aim->n_passed) != n);
+	} while ((n == 0 || atomic_load(&aim->n_passed) != n) && tgt_now_ms() < deadline);
 }
 
 /* Done by a child: it may wait for an answer of somebody who is stopped. */
@@ -113,10 +113,14 @@ static bool judge(const struct action *action)
 	bool cut = tgt_fired(scene->role) != NULL;
 	bool well = false;
 
-	if (fate == TGT_SERVED)
+	if (fate == TGT_SERVED) {
 		well = tgt_keepers_go_on(&d) && says_what_became(action, &d);
-	else if (fate == TGT_ALL_ENDED)
-		well = (scene->may_end != NULL && scene->may_end(scene)) &&
+		/* It was about to end, and had not heard of it yet. */
+		if (!well && scene->may_end != NULL)
+			fate = tgt_keepers_settle(&d, 0);
+	}
+	if (fate == TGT_ALL_ENDED)
+		well = scene->may_end != NULL && scene->may_end(scene) &&
 		       tgt_keepers_objects_are_whole() && (cut || scene->act != NULL);
 	if (!well)
 		printf("\n  %s", fate == TGT_SERVED      ? "it does not go on"
@@ -148,7 +152,7 @@ static void see_it_die(const struct scene *scene)
 	if (scene->stops)
 		kill(tgt_keepers_group, SIGKILL);
 	(void)waitpid(scene->stops ? tgt_keepers_group : pid, NULL, 0);
-	if (scene->stops)
+	if (scene->stops && tgt_keepers_await_stop(pid))
 		kill(pid, SIGCONT);
 }
 
@@ -179,9 +183,9 @@ static bool run(const struct scene *scene, uint64_t k)
 		await_fire(scene->role);
 	else if (scene->act != NULL || tgt_keepers_settle(&action.on, 0) == TGT_SERVED)
 		await_quiet(scene->role);
+	tgt_disarm(scene->role);
 	if (tgt_fired(scene->role) != NULL)
 		see_it_die(scene);
-	tgt_disarm(scene->role);
 	well = (actor == 0 || tgt_wait(actor) >= 0) && well;
 	well = judge(&action) && well;
 	if (!well)
