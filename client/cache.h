@@ -201,7 +201,7 @@ static inline bool tgc_spill(struct tgc_cache *cache, uint64_t bin, uintptr_t un
 		(struct tgc_supply *)((uint8_t *)cache + offsetof(struct tgc_cache, supply) +
 				      bin * (sizeof(*supply) / sizeof(struct tgc_bin)));
 
-	if (supply->spilled_unit != unit)
+	if (TGS_UNLIKELY(supply->spilled_unit != unit))
 		return false;
 	supply->spilled++;
 	return true;
