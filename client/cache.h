@@ -96,18 +96,20 @@ struct tgc_tiny {
 	uint64_t left; /* bytes not handed out, the last ones; 0 without a block */
 };
 
-/* The other process's span of which this thread freed an object last, and how to get from an address in it to its state: all of
- * it follows from the span's entry in the page map.  client/foreign.c */
+/* The other process's span of a class of which this thread freed an object last, and how to get from an address in it to its
+ * state: all of it follows from the span's entry in the page map.  A cache line.  client/foreign.c */
 struct tgc_target {
 	uint64_t entry;       /* but for the page's distance to the first one; 0: none */
 	uint64_t start;       /* its offset from the first page, bytes */
 	uint32_t bytes;       /* of its slots */
 	uint32_t magic, size; /* tgs_classes' */
+	uint32_t reserved;
 	struct tgs_record *record;
 	struct tgs_unit *units;
 	tgs_taken *taken;
 	struct tgs_pending *pending; /* the place of the last free */
 };
+_Static_assert(sizeof(struct tgc_target) == 64, "a cache line");
 
 struct tgc_cache {
 	union {
@@ -142,8 +144,7 @@ struct tgc_cache {
 	struct tgc_owed *owed;  /* frees that could not be noted yet; client/state.c */
 	uint32_t owed_tried_ms; /* coarse milliseconds: when that was last seen */
 	uint32_t held_bytes;    /* freed into the buffer since it was emptied; client/foreign.c */
-	struct tgc_target target;
-	uint64_t link_page; /* first page of the large object in which we last swung a link */
+	uint64_t link_page;     /* first page of the large object in which we last swung a link */
 	uint64_t
 		agreed; /* reconnections when the daemon and we last agreed on what this slot holds */
 	_Atomic uint64_t n_spans;
@@ -151,6 +152,7 @@ struct tgc_cache {
 	_Atomic uint64_t foreign_frees;
 	_Atomic uint64_t n_owed;
 	struct tgc_large_hints large;
+	_Alignas(64) struct tgc_target targets[TGS_CLASSES_ALL];
 	_Alignas(64) struct tgc_few_hints few_hints[TGS_CLASSES_ALL];
 	struct tgc_hints hints[TGS_CLASSES_ALL];
 };

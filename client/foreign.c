@@ -122,19 +122,18 @@ static inline bool set_going(uint64_t at, tgs_taken *taken)
 	return true;
 }
 
-/* The span around `at`, with this entry, is the one that is freed into.  False: its objects have no size here (large and tiny
- * ones), are big and not held back, or are ours; or its words have no memory yet. */
-static bool turn_to(struct tgc_cache *cache, uint64_t at, uint64_t entry)
+/* The span around `at`, with this entry, is the one of its class that is freed into.  False: its objects have no size here (large
+ * and tiny ones), are big and not held back, or are ours; or its words have no memory yet. */
+static bool turn_to(struct tgc_cache *cache, struct tgc_target *target, uint64_t at, uint64_t entry)
 {
 	uint64_t page = (at >> TGS_PAGE_SHIFT) - tgs_entry_delta(entry);
-	unsigned class = tgs_entry_class(entry);
-	const struct tgs_class *info = &tgs_classes[class];
+	const struct tgs_class *info = &tgs_classes[tgs_entry_class(entry)];
 
 	if (info->size - 2 > HOLD_BACK_MAX - 2 ||
 	    (entry & TGS_ENTRY_OWNER_MASK) == cache->owner_bits ||
 	    (info->kind == TGS_DENSE && !(entry & TGS_ENTRY_MORE)))
 		return false;
-	cache->target = (struct tgc_target){
+	*target = (struct tgc_target){
 		.entry = entry & ~TGS_ENTRY_DELTA_MASK,
 		.start = page << TGS_PAGE_SHIFT,
 		.bytes = (uint32_t)info->n_slots * info->size,
@@ -151,7 +150,7 @@ static bool turn_to(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 
 bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 {
-	struct tgc_target *target = &cache->target;
+	struct tgc_target *target = &cache->targets[tgs_entry_class(entry)];
 	_Atomic uint64_t *remote;
 	uint64_t product, ref;
 	tgs_taken *taken;
@@ -159,7 +158,7 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 
 	if (TGS_UNLIKELY((entry & ~TGS_ENTRY_DELTA_MASK) != target->entry ||
 			 at - target->start >= target->bytes) &&
-	    !turn_to(cache, at, entry))
+	    !turn_to(cache, target, at, entry))
 		return false;
 	product = (at - target->start) * target->magic;
 	index = (uint32_t)(product >> 32);
