@@ -96,21 +96,6 @@ struct tgc_tiny {
 	uint64_t left; /* bytes not handed out, the last ones; 0 without a block */
 };
 
-/* The other process's span of a class of which this thread freed an object last, and how to get from an address in it to its
- * state: all of it follows from the span's entry in the page map.  A cache line.  client/foreign.c */
-struct tgc_target {
-	uint64_t entry;       /* but for the page's distance to the first one; 0: none */
-	uint64_t start;       /* its offset from the first page, bytes */
-	uint32_t bytes;       /* of its slots */
-	uint32_t magic, size; /* tgs_classes' */
-	uint32_t reserved;
-	struct tgs_record *record;
-	struct tgs_unit *units;
-	tgs_taken *taken;
-	struct tgs_pending *pending; /* the place of the last free */
-};
-_Static_assert(sizeof(struct tgc_target) == 64, "a cache line");
-
 struct tgc_cache {
 	union {
 		/* What else malloc needs.  There is no bin of class 0, so it has that place, and a class is all that leads
