@@ -49,8 +49,8 @@ static TGS_COLD void *small_slow(unsigned class, bool *ret_zero)
 }
 
 /* A fresh block: the one that became free last, or the first of the bin's word.  Of it and the current block the roomier one
- * stays current. */
-static inline void *tiny_alloc_block(struct tgc_cache *cache, size_t size)
+ * stays current.  NULL: there is none at hand. */
+static inline void *tiny_block_at_hand(struct tgc_cache *cache, size_t size)
 {
 	struct tgc_bin *bin = &cache->bins[TGS_CLASS_TINY];
 	const struct tgc_hint *hint = bin->top;
@@ -68,12 +68,14 @@ static inline void *tiny_alloc_block(struct tgc_cache *cache, size_t size)
 		bits = bin->bits + index;
 		bin->free &= bin->free - 1;
 	} else {
-		return tiny_slow(size);
+		return NULL;
 	}
-	if (TGS_LIKELY(16 - size > cache->tiny.left))
+	if (16 - size > cache->tiny.left)
 		tgc_tiny_make_current(cache, block, bits, 16 - size);
 	/* It was free, so no other bit is set. */
 	TGC_STORE(*bits, 1);
+	if (block == NULL)
+		__builtin_unreachable();
 	return block;
 }
 
@@ -83,12 +85,12 @@ static TGS_COLD void *tiny_slow(size_t size)
 	void *p = NULL;
 
 	if (cache && tgc_refill(cache, TGS_CLASS_TINY))
-		p = tiny_alloc_block(cache, size);
+		p = tiny_block_at_hand(cache, size);
 	tgc_cache_return_late();
 	return p;
 }
 
-static inline void *tiny_alloc(size_t size)
+static inline void *tiny_at_hand(size_t size)
 {
 	/* -(tgc_tiny_align_mask of each size + 1) */
 	static const int8_t align[TGS_TINY_MAX + 1] = {-1, -1, -2, -2, -4, -4, -4, -4,
@@ -98,8 +100,8 @@ static inline void *tiny_alloc(size_t size)
 	/* From the end of the block, which is aligned to 16: what remains of its rest behind the gap. */
 	uint64_t left = tiny->left & (uint64_t)(int64_t)align[size];
 
-	if (size > left)
-		return tiny_alloc_block(cache, size);
+	if (TGS_UNLIKELY(size > left))
+		return tiny_block_at_hand(cache, size);
 	TGC_OR(*tiny->bits, (uint16_t)(0x10000u >> left));
 	tiny->left = left - size;
 	/* After the bit: whoever asks for the size of the object before us sees at least one of the two. */
@@ -107,16 +109,47 @@ static inline void *tiny_alloc(size_t size)
 	return tiny->end - left;
 }
 
+static inline void *tiny_alloc(size_t size)
+{
+	void *p = tiny_at_hand(size);
+
+	return TGS_LIKELY(p != NULL) ? p : tiny_slow(size);
+}
+
+/* Returns at once: the compiler would have all cases jump to one return. */
+#ifdef __x86_64__
+#define RETURN(value)                                           \
+	do {                                                    \
+		register void *value_ __asm__("rax") = (value); \
+		__asm__("" : "+r"(value_));                     \
+		return value_;                                  \
+	} while (0)
+#else
+#define RETURN(value) return (value)
+#endif
+
 TG_API __attribute__((aligned(64))) void *tg_malloc(size_t size)
 {
+	void *p;
+
 	/* Each case by itself: the compiler knows the rest of the way then. */
-	if (TGS_LIKELY(size - (TGS_TINY_MAX + 1) <= TGS_FINE_MAX - (TGS_TINY_MAX + 1)))
+	if (TGS_LIKELY(size - (TGS_TINY_MAX + 1) <= TGS_FINE_MAX - (TGS_TINY_MAX + 1))) {
+		unsigned class = tgs_size_to_class(size);
+
+		p = tgc_small_at_hand(class, NULL);
+		if (TGS_LIKELY(p != NULL))
+			RETURN(p);
+		return small_slow(class, NULL);
+	}
+	if (TGS_LIKELY(size - 1 < TGS_TINY_MAX)) {
+		p = tiny_at_hand(size);
+		if (TGS_LIKELY(p != NULL))
+			RETURN(p);
+		return tiny_slow(size);
+	}
+	if (TGS_LIKELY(size - 1 < TGS_SMALL_MAX))
 		return small_alloc(tgs_size_to_class(size), NULL);
-	if (TGS_LIKELY(size <= TGS_TINY_MAX))
-		return tiny_alloc(size + (size == 0));
-	if (TGS_LIKELY(size <= TGS_SMALL_MAX))
-		return small_alloc(tgs_size_to_class(size), NULL);
-	return tgc_large_malloc(size);
+	return size == 0 ? tiny_alloc(1) : tgc_large_malloc(size);
 }
 
 /* Frees an object of a span of ours, whatever there is to it.  `noted`: the place of the thread's buffer in which this
@@ -191,12 +224,19 @@ static __attribute__((noinline)) void free_special(void *object)
 		tgc_foreign_free(object);
 }
 
-static __attribute__((noinline)) void tiny_without_hint(struct tgc_cache *cache, uint8_t *block)
+static __attribute__((noinline)) void tiny_spill_next(struct tgc_cache *cache, const uint8_t *block,
+						      uintptr_t unit)
+{
+	(void)tgc_spill_next(cache, TGS_CLASS_TINY, unit, block);
+}
+
+/* There is no room for a hint. */
+static inline void tiny_without_hint(struct tgc_cache *cache, const uint8_t *block)
 {
 	uintptr_t unit = (uintptr_t)block / (16 * 64);
 
 	if (TGS_UNLIKELY(!tgc_spill(cache, TGS_CLASS_TINY * sizeof(struct tgc_bin), unit)))
-		(void)tgc_spill_next(cache, TGS_CLASS_TINY, unit, block);
+		tiny_spill_next(cache, block, unit);
 }
 
 /* As tg_free, byte by byte: a tiny span is one page. */

@@ -1,4 +1,5 @@
-/* bin.h - what a thread has of one size class: the slots at hand, as malloc and free see them, and how more come.
+/* bin.h - what a thread has of one size class: the slots at hand, as malloc and free see them, how more come, and where it frees
+ * objects of other processes.
  *
  * Private memory of one thread's cache (client/cache.h).  The bin and the hints are all that the hot paths touch beside the
  * slots' own state; the supply is what the slow ones need.
@@ -96,3 +97,18 @@ struct tgc_supply {
 };
 _Static_assert(sizeof(struct tgc_supply) == 2 * sizeof(struct tgc_bin),
 	       "from a bin to its supply by a shift");
+
+/* The other process's span of a class of which this thread freed an object last, and how to get from an address in it to its
+ * state: all of it follows from the span's entry in the page map.  A cache line.  client/foreign.c */
+struct tgc_target {
+	uint64_t entry;       /* but for the page's distance to the first one; 0: none */
+	uint64_t start;       /* its offset from the first page, bytes */
+	uint32_t bytes;       /* of its slots */
+	uint32_t magic, size; /* tgs_classes' */
+	uint32_t reserved;
+	struct tgs_record *record;
+	struct tgs_unit *units;
+	tgs_taken *taken;
+	struct tgs_pending *pending; /* the place of the last free */
+};
+_Static_assert(sizeof(struct tgc_target) == 64, "a cache line");

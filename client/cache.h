@@ -137,6 +137,7 @@ struct tgc_cache {
 	_Atomic uint64_t foreign_frees;
 	_Atomic uint64_t n_owed;
 	struct tgc_large_hints large;
+	_Alignas(64) struct tgc_target targets[TGS_CLASSES_ALL];
 	_Alignas(64) struct tgc_few_hints few_hints[TGS_CLASSES_ALL];
 	struct tgc_hints hints[TGS_CLASSES_ALL];
 };
@@ -202,7 +203,7 @@ static inline bool tgc_spill(struct tgc_cache *cache, uint64_t bin, uintptr_t un
 		(struct tgc_supply *)((uint8_t *)cache + offsetof(struct tgc_cache, supply) +
 				      bin * (sizeof(*supply) / sizeof(struct tgc_bin)));
 
-	if (supply->spilled_unit != unit)
+	if (TGS_UNLIKELY(supply->spilled_unit != unit))
 		return false;
 	supply->spilled++;
 	return true;
@@ -373,13 +374,13 @@ static inline void tgc_tiny_make_current(struct tgc_cache *cache, uint8_t *block
 /* `noted`: as for small objects, see alloc.c; or NULL. */
 void tgc_tiny_free(struct tgc_cache *cache, void *p, struct tgs_pending *noted);
 void tgc_tiny_unload(struct tgc_cache *cache);
-/* A block has no object any more.  True: it is the current one, and as if freed and taken again. */
+/* A block has no object any more.  True: it is the current one, and as if freed and taken again.  (The slot need not say so:
+ * nobody asks for the size of an object in it before the next one lies there.) */
 static inline bool tgc_tiny_restart(struct tgc_cache *cache, const uint8_t *block)
 {
 	if (cache->tiny.end != block + 16)
 		return false;
 	cache->tiny.left = 16;
-	atomic_store_explicit(&cache->slot->tiny_left, 16, memory_order_relaxed);
 	return true;
 }
 /* Others freed these bytes of a unit. */

@@ -122,49 +122,66 @@ static inline bool set_going(uint64_t at, tgs_taken *taken)
 	return true;
 }
 
+/* The span around `at`, with this entry, is the one of its class that is freed into.  False: its objects have no size here (large
+ * and tiny ones), are big and not held back, or are ours; or its words have no memory yet. */
+static bool turn_to(struct tgc_cache *cache, struct tgc_target *target, uint64_t at, uint64_t entry)
+{
+	uint64_t page = (at >> TGS_PAGE_SHIFT) - tgs_entry_delta(entry);
+	const struct tgs_class *info = &tgs_classes[tgs_entry_class(entry)];
+
+	if (info->size - 2 > HOLD_BACK_MAX - 2 ||
+	    (entry & TGS_ENTRY_OWNER_MASK) == cache->owner_bits ||
+	    (info->kind == TGS_DENSE && !(entry & TGS_ENTRY_MORE)))
+		return false;
+	*target = (struct tgc_target){
+		.entry = entry & ~TGS_ENTRY_DELTA_MASK,
+		.start = page << TGS_PAGE_SHIFT,
+		.bytes = (uint32_t)info->n_slots * info->size,
+		.magic = (uint32_t)info->magic,
+		.size = info->size,
+		.record = &tgc_heap.records[page],
+		.units = info->kind == TGS_DENSE ? &tgc_heap.dense[page * TGS_DENSE_UNITS]
+						 : &tgc_heap.records[page].unit,
+		.taken = tgs_taken_bytes(&tgc_heap, info->kind, page),
+		.pending = cache->slot->pending,
+	};
+	return true;
+}
+
 bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry)
 {
-	uint64_t page = at >> TGS_PAGE_SHIFT, product;
-	const struct tgs_class *info = &tgs_classes[tgs_entry_class(entry)];
-	const struct tgs_record *record;
-	struct tgs_pending *pending;
-	struct tgs_unit *unit;
+	struct tgc_target *target = &cache->targets[tgs_entry_class(entry)];
+	_Atomic uint64_t *remote;
+	uint64_t product, ref;
 	tgs_taken *taken;
-	uint32_t index, half, mask, bit;
+	uint32_t index, mask, bit;
 
-	/* Large and tiny ones have no size here, and big ones are not held back. */
-	if (info->size - 2 > HOLD_BACK_MAX - 2 ||
-	    (entry & TGS_ENTRY_OWNER_MASK) == cache->owner_bits)
+	if (TGS_UNLIKELY((entry & ~TGS_ENTRY_DELTA_MASK) != target->entry ||
+			 at - target->start >= target->bytes) &&
+	    !turn_to(cache, target, at, entry))
 		return false;
-	page -= tgs_entry_delta(entry);
-	product = (at - (page << TGS_PAGE_SHIFT)) * info->magic;
+	product = (at - target->start) * target->magic;
 	index = (uint32_t)(product >> 32);
-	if ((uint32_t)product >= info->magic || index >= info->n_slots)
+	taken = target->taken + index;
+	if ((uint32_t)product >= target->magic || at - target->start >= target->bytes ||
+	    (atomic_load_explicit(&target->record->flags, memory_order_relaxed) &
+	     TGS_RECORD_HAS_LINKS) ||
+	    !tgs_taken_stays(atomic_load_explicit(taken, memory_order_acquire)))
 		return false;
-	record = &tgc_heap.records[page];
-	if (info->kind == TGS_SPARSE)
-		unit = (struct tgs_unit *)(uintptr_t)&record->unit;
-	else if (TGS_LIKELY(entry & TGS_ENTRY_MORE))
-		unit = &tgc_heap.dense[page * TGS_DENSE_UNITS + index / 64];
-	else
-		return false;
-	half = index / 32 % 2;
+	remote = &target->units[index / 64].remote[index / 32 % 2];
 	bit = UINT32_C(1) << index % 32;
-	taken = &tgs_taken_bytes(&tgc_heap, info->kind, page)[index];
-	if ((atomic_load_explicit(&record->flags, memory_order_relaxed) & TGS_RECORD_HAS_LINKS) ||
-	    !tgs_taken_stays(atomic_load_explicit(taken, memory_order_acquire)) ||
-	    (tgs_remote_objects(atomic_load_explicit(&unit->remote[half], memory_order_acquire),
-				half) &
-	     bit))
+	if (tgs_remote_objects(atomic_load_explicit(remote, memory_order_acquire), index / 32 % 2) &
+	    bit)
 		return false;
-	pending = place_for(cache, tgs_ref_of(&tgc_heap, &unit->remote[half]));
-	mask = mask_in(pending);
+	ref = tgs_ref_of(&tgc_heap, remote);
+	if (word_in(target->pending) != ref)
+		target->pending = place_for(cache, ref);
+	mask = mask_in(target->pending);
 	if ((mask & bit) || !set_going(at, taken))
 		return false;
-	mask |= bit;
-	atomic_store_explicit(&pending->mask, mask, memory_order_release);
+	atomic_store_explicit(&target->pending->mask, mask | bit, memory_order_release);
 	tgc_count(&cache->foreign_frees, 1);
-	count_held(cache, info->size);
+	count_held(cache, target->size);
 	return true;
 }
 
