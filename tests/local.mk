@@ -196,7 +196,7 @@ tg_check_objects = $(check_PROGRAMS:=.$(OBJEXT))
 $(tg_check_objects): | $(tg_generated)
 
 # A test that hangs is killed with all its children, and fails.
-TG_TEST_TIMEOUT = 180
+TG_TEST_TIMEOUT = 300
 LOG_COMPILER = timeout
 AM_LOG_FLAGS = --kill-after=10 $(TG_TEST_TIMEOUT)
 
