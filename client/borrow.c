@@ -3,15 +3,17 @@
  * How many objects of a class live goes up and down by itself, by about the square root of their number, and each class would
  * need spans for the highest rise of its own.  Together they rise far less.  So before the daemon is asked for one more span, a
  * slot of a class up to half as large again is used, of one that has more of them free than three quarters of that root: it
- * will not soon need them.  The object lies in a span of that class then and, freed, is a free slot of it; nobody else
- * need know.  While a class just grows, which is to say that nothing of it is freed, it gets spans.
+ * will not soon need them.  (Of large slots each that was freed a moment ago: they are few and much memory, and that class may
+ * borrow in its turn.)  The object lies in a span of that class then and, freed, is a free slot of it; nobody else need know.
+ * While a class just grows, which is to say that nothing of it is freed, it gets spans.
  *
  * To come here for one object costs more than to have a slot at hand: a class may borrow some times what it has room for, and
  * then gets one more span.
  */
 #include "client/cache.h"
 
-#define TIMES 32u
+#define TIMES      32u
+#define LARGE_SIZE 8192u /* above; where slots are lent freely, a heap that grows takes more */
 
 /* Free slots, as far as they are quickly counted.  What a class has just got because it grows it will need itself. */
 static uint64_t n_free(const struct tgc_cache *cache, unsigned class)
@@ -29,6 +31,8 @@ static bool can_lend(struct tgc_cache *cache, unsigned class)
 	uint64_t n = n_free(cache, class);
 	uint64_t room = (uint64_t)cache->supply[class].n_spans * tgs_classes[class].n_slots;
 
+	if (bin->top != bin->bottom && tgs_classes[class].size > LARGE_SIZE)
+		return true;
 	return 16 * n * n > 9 * room && (bin->top != bin->bottom || tgc_bin_next(cache, class));
 }
 

@@ -13,6 +13,9 @@
 /* Of a class, so much may lie in spans that could go back: at first, and at most. */
 #define HINT_BYTES     (UINT64_C(256) << 10)
 #define HINT_BYTES_MAX (UINT64_C(2) << 20)
+/* Long stacks of hints, a page each, for so many classes, and one more for so many pages in spans. */
+#define LONG_STACKS      2u
+#define LONG_STACK_PAGES 32u
 
 static struct tgc_cache no_cache;
 __thread struct tgc_cache *tgc_cache = &no_cache;
@@ -232,6 +235,9 @@ static void set_limit(struct tgc_cache *cache, struct tgc_bin *bin, uint64_t n, 
 
 	n = tgs_min(tgs_min(n, tgs_max(2, bytes / bin->size)), TGC_HINTS_MAX);
 	if (n > TGC_HINTS_FEW && bin->bottom == cache->few_hints[class].at) {
+		if (cache->n_long_stacks >= LONG_STACKS + cache->n_pages / LONG_STACK_PAGES)
+			return;
+		cache->n_long_stacks++;
 		move_hints(bin, cache->hints[class].at);
 		cache->supply[class].seen_top = bin->top;
 		cache->supply[class].still = 0;
@@ -243,6 +249,8 @@ void tgc_hints_reset(struct tgc_cache *cache, unsigned class)
 {
 	struct tgc_bin *bin = &cache->bins[class];
 
+	if (bin->bottom == cache->hints[class].at)
+		cache->n_long_stacks--;
 	bin->top = bin->bottom = cache->few_hints[class].at;
 	set_limit(cache, bin, TGC_HINTS_FEW, HINT_BYTES);
 }
@@ -430,11 +438,24 @@ static void drain_span(struct tgc_cache *cache, struct tgc_span *span)
 	}
 }
 
+/* Has anybody freed objects of our spans?  Mostly not, and this is asked each time that a class has run dry. */
+static bool is_dirty(const struct tgs_slot *slot)
+{
+	uint64_t any = 0;
+	unsigned i;
+
+#pragma GCC unroll 16
+	for (i = 0; i < TGS_DIRTY_BITS / 64; i++)
+		any |= atomic_load_explicit(&slot->dirty[i], memory_order_relaxed);
+	return any != 0;
+}
+
 void tgc_cache_drain(struct tgc_cache *cache)
 {
-	bool any = false;
 	unsigned i, class;
 
+	if (!is_dirty(cache->slot))
+		return;
 	/* Nothing is given back before the end: that would take spans out of the lists that are being walked. */
 	cache->draining = true;
 	for (i = 0; i < TGS_DIRTY_BITS / 64; i++) {
@@ -442,7 +463,6 @@ void tgc_cache_drain(struct tgc_cache *cache)
 
 		if (dirty == 0)
 			continue;
-		any = true;
 		dirty = atomic_exchange_explicit(&cache->slot->dirty[i], 0, memory_order_seq_cst);
 		for (; dirty != 0; dirty &= dirty - 1) {
 			struct tgc_span *span =
@@ -457,7 +477,7 @@ void tgc_cache_drain(struct tgc_cache *cache)
 		}
 	}
 	cache->draining = false;
-	for (class = 1; any && class < TGS_CLASSES_ALL; class += 1) {
+	for (class = 1; class < TGS_CLASSES_ALL; class += 1) {
 		if (cache->supply[class].n_empty != 0)
 			tgc_return_some(cache, class);
 	}

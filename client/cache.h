@@ -117,8 +117,9 @@ struct tgc_cache {
 		grown_pages; /* asked for since client/refill.c last looked which classes are out of use */
 	struct tgc_span *bucket[TGS_DIRTY_BITS];
 	struct tgc_prefetch prefetch[TGC_PREFETCHES];
-	uint32_t n_prefetches; /* asked for so far */
-	uint16_t n_asks;       /* how often spans of any class were needed from the daemon */
+	uint32_t n_prefetches;  /* asked for so far */
+	uint32_t n_long_stacks; /* classes whose hints are in `hints` */
+	uint16_t n_asks;        /* how often spans of any class were needed from the daemon */
 	uint32_t
 		first_left; /* so many first spans of classes may be asked for one by one; client/first.c */
 	struct tgc_cache *next_idle;

@@ -115,6 +115,7 @@ tg_integration_tests = \
 	%D%/integration/test_free \
 	%D%/integration/test_full \
 	%D%/integration/test_grants \
+	%D%/integration/test_hints \
 	%D%/integration/test_hostile_peers \
 	%D%/integration/test_interrupt \
 	%D%/integration/test_large \

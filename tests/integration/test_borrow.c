@@ -87,6 +87,23 @@ static void test_few_free_slots_are_not_lent(void)
 	free_all(others + 1, 15);
 }
 
+/* Of four slots, which is as many spans, one. */
+static void test_each_large_slot_that_was_freed_is_lent(void)
+{
+	void *p;
+
+	allocate(others, 16384, 0, 4);
+	CU_ASSERT_EQUAL(tg_trim(), 0);
+	fill_span(12288, 0, 2);
+	tg_free(others[0]);
+	p = tg_malloc(12288);
+	CU_ASSERT_PTR_EQUAL(p, others[0]);
+	CU_ASSERT_EQUAL(tg_usable_size(p), 16384);
+	tg_free(p);
+	free_all(objects, 2);
+	free_all(others + 1, 3);
+}
+
 static void test_who_borrows_often_gets_a_span(void)
 {
 	unsigned i;
@@ -151,6 +168,8 @@ int main(void)
 		 test_a_slot_of_a_larger_class_is_used},
 		{"A class that only grows gets spans", test_a_class_that_only_grows_gets_spans},
 		{"A class that has few free slots lends none", test_few_free_slots_are_not_lent},
+		{"Each large slot that was freed is lent",
+		 test_each_large_slot_that_was_freed_is_lent},
 		{"Who borrows often gets a span", test_who_borrows_often_gets_a_span},
 		{"What is borrowed is aligned as it should be", test_what_is_borrowed_is_aligned},
 		{"calloc clears what it borrows", test_calloc_clears_what_it_borrows},
