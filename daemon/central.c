@@ -208,7 +208,7 @@ static void grant(struct tgd_central *central, struct tgs_span *span, unsigned s
 static bool take_from_closet(struct tgd_central *central, unsigned class, unsigned slot,
 			     unsigned closet, struct tgd_grant *ret)
 {
-	uint32_t page = central->lease->slot[closet].head;
+	uint32_t page = tgd_list_head(&central->lease->slot[closet]);
 	struct tgs_span span;
 	int i;
 
@@ -227,7 +227,7 @@ static bool take_from_closet(struct tgd_central *central, unsigned class, unsign
 static bool take_partial(struct tgd_central *central, unsigned class, unsigned slot, bool published,
 			 struct tgd_grant *ret)
 {
-	uint32_t page = central->lease->partial[class].head;
+	uint32_t page = tgd_list_head(&central->lease->partial[class]);
 	struct tgs_span span;
 	int i;
 
@@ -263,7 +263,7 @@ static bool take_full(struct tgd_central *central, unsigned class, unsigned slot
 	uint64_t left = tgs_min(full->n_spans, LOOK_MAX);
 	struct tgs_span span;
 
-	while (left-- > 0 && tgd_lease_at(central->lease, full->head, &span)) {
+	while (left-- > 0 && tgd_lease_at(central->lease, tgd_list_head(full), &span)) {
 		if (!take_dirty_mark(central, span.page)) {
 			tgd_lease_rotate(central->lease, &span);
 			continue;
@@ -338,7 +338,7 @@ unsigned tgd_central_sweep(struct tgd_central *central, uint64_t n_words, bool *
 static unsigned sweep_closet(struct tgd_central *central, unsigned closet,
 			     const uint64_t hints[TGS_DIRTY_BITS / 64])
 {
-	uint32_t page = central->lease->slot[closet].head;
+	uint32_t page = tgd_list_head(&central->lease->slot[closet]);
 	struct tgs_span span;
 	unsigned found = 0;
 
@@ -382,7 +382,7 @@ unsigned tgd_central_sweep_closets(struct tgd_central *central)
 
 static void sweep_list(struct tgd_central *central, const struct tgd_list *list)
 {
-	uint32_t page = list->head;
+	uint32_t page = tgd_list_head(list);
 	struct tgs_span span;
 
 	/* A span that has got room goes to the head of the partial ones, which were looked at before. */

@@ -133,7 +133,7 @@ static void check_span(const struct tgd_heap *heap, const struct tgs_span *span,
 	expect(check, "pages of a span with memory", span->n_pages,
 	       pages_with_memory(heap, span->page, span->page + span->n_pages));
 	if (span->owner != TGS_SLOT_CENTRAL &&
-	    heap->holders.slot[span->owner].client == TGD_HOLDER_NONE)
+	    tgd_holders_client_of(&heap->holders, span->owner) == TGD_HOLDER_NONE)
 		complain(check, "the span at page %llu is held by slot %u, which is nobody's",
 			 (unsigned long long)span->page, span->owner);
 }
@@ -151,7 +151,7 @@ static void check_list(const struct tgd_heap *heap, const struct tgd_list *list,
 	struct tgs_span span;
 
 	/* A list that has become a ring must not hold us. */
-	for (page = list->head; page != TGD_PAGE_NONE && spans <= list->n_spans;
+	for (page = tgd_list_head(list); page != TGD_PAGE_NONE && spans <= list->n_spans;
 	     page = tgd_lease_next(&heap->lease, page)) {
 		if (!tgd_lease_at(&heap->lease, page, &span)) {
 			complain(check, "page %u is in the list of slot %u, but starts no span",

@@ -128,7 +128,7 @@ bool tgd_heap_span_from(const struct tgd_heap *heap, uint64_t page, struct tgd_s
 	if (!tgd_lease_from(&heap->lease, page, &span))
 		return false;
 	(void)tgs_check_span(&heap->view, &span, NULL, &counts, why, sizeof(why));
-	client = heap->holders.slot[span.owner].client;
+	client = tgd_holders_client_of(&heap->holders, span.owner);
 	*ret = (struct tgd_span_info){
 		.page = span.page,
 		.n_pages = span.n_pages,
@@ -230,7 +230,8 @@ static unsigned list_slots(const struct tgd_heap *heap, uint32_t index, uint64_t
 
 	*ret_next = 0;
 	for (; slot < holders->slots_used; slot++) {
-		if (holders->slot[slot].client != index || slot == holders->table[index].closet)
+		if (tgd_holders_client_of(holders, (unsigned)slot) != index ||
+		    slot == holders->table[index].closet)
 			continue;
 		if (n == max) {
 			*ret_next = slot;
@@ -244,7 +245,7 @@ static unsigned list_slots(const struct tgd_heap *heap, uint32_t index, uint64_t
 static int list_spans(struct tgd_heap *heap, unsigned slot, uint64_t after, uint64_t *ret_pages,
 		      unsigned max, unsigned *ret_n, uint64_t *ret_next)
 {
-	uint32_t page = heap->lease.slot[slot].head;
+	uint32_t page = tgd_list_head(&heap->lease.slot[slot]);
 	struct tgs_span span;
 	unsigned n;
 

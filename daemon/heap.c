@@ -286,7 +286,7 @@ int tgd_heap_find_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 
 	if (r < 0)
 		return r;
-	if (slot >= TGS_SLOTS_MAX || heap->holders.slot[slot].client != index ||
+	if (slot >= TGS_SLOTS_MAX || tgd_holders_client_of(&heap->holders, slot) != index ||
 	    slot == heap->holders.table[index].closet)
 		return tgd_heap_fail(heap, -EINVAL, "slot %u is not one of client %u", slot,
 				     client_id);
@@ -362,7 +362,7 @@ int tgd_heap_close_slot(struct tgd_heap *heap, uint32_t client_id, unsigned slot
 		return r;
 	/* Nothing to do for a well-behaved client; another one loses no frees either. */
 	tgs_settle_slot(&heap->view, slot);
-	while (tgd_lease_at(&heap->lease, heap->lease.slot[slot].head, &span))
+	while (tgd_lease_at(&heap->lease, tgd_list_head(&heap->lease.slot[slot]), &span))
 		tgd_central_put(&heap->central, &span, heap->holders.table[index].closet);
 	tgd_holders_close_slot(&heap->holders, slot);
 	return 0;

@@ -64,12 +64,8 @@ static void tell_slots_used(const struct tgd_holders *holders)
 static void start_empty(struct tgd_holders *holders, const struct tgs_heap *view,
 			struct tgd_backing *backing)
 {
-	unsigned slot;
-
 	holders->view = view;
 	holders->backing = backing;
-	for (slot = 0; slot < TGS_SLOTS_MAX; slot++)
-		holders->slot[slot].client = TGD_HOLDER_NONE;
 }
 
 int tgd_holders_init(struct tgd_holders *holders, const struct tgs_heap *view,
@@ -226,7 +222,7 @@ static unsigned free_slot(const struct tgd_holders *holders)
 	unsigned slot;
 
 	for (slot = TGS_SLOT_CENTRAL + 1; slot < holders->slots_used; slot++) {
-		if (holders->slot[slot].client == TGD_HOLDER_NONE)
+		if (tgd_holders_client_of(holders, slot) == TGD_HOLDER_NONE)
 			break;
 	}
 	return slot;
@@ -238,7 +234,7 @@ static void enter_slot(struct tgd_holders *holders, uint32_t index, unsigned slo
 	struct tgd_holder *client = &holders->table[index];
 	struct tgd_holder_slot *mine = &holders->slot[slot];
 
-	mine->client = index;
+	mine->owner = index + 1;
 	mine->prev = TGS_SLOT_NONE;
 	mine->next = client->first_slot;
 	if (mine->next != TGS_SLOT_NONE)
@@ -313,7 +309,7 @@ int tgd_holders_add(struct tgd_holders *holders, const struct tgd_holder_new *wh
 void tgd_holders_close_slot(struct tgd_holders *holders, unsigned slot)
 {
 	struct tgd_holder_slot *mine = &holders->slot[slot];
-	struct tgd_holder *client = &holders->table[mine->client];
+	struct tgd_holder *client = &holders->table[tgd_holders_client_of(holders, slot)];
 
 	if (mine->prev != TGS_SLOT_NONE)
 		holders->slot[mine->prev].next = mine->next;
@@ -328,7 +324,7 @@ void tgd_holders_close_slot(struct tgd_holders *holders, unsigned slot)
 	} else {
 		holders->n_slots--;
 	}
-	mine->client = TGD_HOLDER_NONE;
+	mine->owner = 0;
 
 	wipe(&holders->view->slots[slot]);
 	write_owner(holders, slot, 0, 0);
@@ -416,7 +412,7 @@ int tgd_holders_pending(const struct tgd_holders *holders, struct tgs_pending_se
 	if (!slots)
 		return -1;
 	for (slot = TGS_SLOT_CENTRAL + 1; slot < holders->slots_used; slot++) {
-		if (holders->slot[slot].client != TGD_HOLDER_NONE)
+		if (tgd_holders_client_of(holders, slot) != TGD_HOLDER_NONE)
 			slots[n++] = slot;
 	}
 	return tgs_pending_collect(holders->view, slots, n, ret);

@@ -34,7 +34,7 @@ struct tgd_holder {
 };
 
 struct tgd_holder_slot {
-	uint32_t client;     /* index; TGD_HOLDER_NONE: free, or the daemon's own */
+	uint32_t owner; /* its client's index + 1, as in the map; 0: free, or the daemon's own */
 	uint16_t next, prev; /* among its client's slots */
 };
 
@@ -50,7 +50,14 @@ struct tgd_holders {
 	struct tgd_holder_slot slot[TGS_SLOTS_MAX];
 };
 
-/* -ENOMEM.  `holders` was zero. */
+/* The index of the client whose slot it is; TGD_HOLDER_NONE. */
+static inline uint32_t tgd_holders_client_of(const struct tgd_holders *holders, unsigned slot)
+{
+	_Static_assert(TGD_HOLDER_NONE == UINT32_MAX, "what 0 - 1 is");
+	return holders->slot[slot].owner - 1;
+}
+
+/* -ENOMEM.  `holders` was zero, most of which stays so: what was never used takes no memory. */
 int tgd_holders_init(struct tgd_holders *holders, const struct tgs_heap *view,
 		     struct tgd_backing *backing);
 

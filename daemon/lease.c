@@ -12,26 +12,14 @@
 
 #include "shm/base.h"
 
-static void list_init(struct tgd_list *list)
-{
-	*list = (struct tgd_list){.head = TGD_PAGE_NONE, .tail = TGD_PAGE_NONE};
-}
-
 int tgd_lease_init(struct tgd_lease *lease, const struct tgs_heap *view, struct tgd_pages *pages,
 		   struct tgd_backing *backing)
 {
 	uint64_t n_pages = view->geometry.n_pages;
-	unsigned i;
 
 	lease->view = view;
 	lease->pages = pages;
 	lease->backing = backing;
-	for (i = 0; i < TGS_SLOTS_MAX; i++)
-		list_init(&lease->slot[i]);
-	for (i = 0; i < TGS_CLASSES_ALL; i++) {
-		list_init(&lease->partial[i]);
-		list_init(&lease->full[i]);
-	}
 	lease->links = tgd_sparse_new(n_pages * sizeof(*lease->links));
 	lease->partial_bits = tgd_sparse_new(tgs_round_up(n_pages, 64) / 8);
 	if (!lease->links || !lease->partial_bits) {
@@ -98,8 +86,9 @@ static void list_add(struct tgd_lease *lease, struct tgd_list *list, const struc
 {
 	uint32_t page = (uint32_t)span->page;
 
-	lease->links[page] = (struct tgd_lease_link){.prev = TGD_PAGE_NONE, .next = list->head};
-	if (list->head != TGD_PAGE_NONE)
+	lease->links[page] =
+		(struct tgd_lease_link){.prev = TGD_PAGE_NONE, .next = tgd_list_head(list)};
+	if (list->n_spans != 0)
 		lease->links[list->head].prev = page;
 	else
 		list->tail = page;

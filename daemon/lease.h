@@ -37,11 +37,17 @@
 
 #define TGD_PAGE_NONE UINT32_MAX
 
-/* Spans, linked; the last one added is first. */
+/* Spans, linked; the last one added is first.  All zero is empty, so the many that no slot needs take no memory. */
 struct tgd_list {
-	uint32_t head, tail; /* first page; TGD_PAGE_NONE: empty */
+	uint32_t head, tail; /* first pages, if it has any */
 	uint64_t n_spans, n_pages;
 };
+
+/* TGD_PAGE_NONE: it is empty. */
+static inline uint32_t tgd_list_head(const struct tgd_list *list)
+{
+	return list->n_spans != 0 ? list->head : TGD_PAGE_NONE;
+}
 
 struct tgd_lease_link {
 	uint32_t prev, next;
@@ -63,6 +69,7 @@ struct tgd_lease {
 	uint64_t end_page;  /* all pages ever in a span are below */
 };
 
+/* -ENOMEM.  `lease` was zero. */
 int tgd_lease_init(struct tgd_lease *lease, const struct tgs_heap *view, struct tgd_pages *pages,
 		   struct tgd_backing *backing);
 void tgd_lease_done(struct tgd_lease *lease);

@@ -58,7 +58,8 @@ static unsigned take_spans(struct tgd_reclaim *reclaim, const struct tgd_holder 
 	while (holder->first_slot != TGS_SLOT_NONE && budget > 0) {
 		unsigned slot = holder->first_slot;
 
-		while (budget > 0 && tgd_lease_at(lease, lease->slot[slot].head, &span)) {
+		while (budget > 0 &&
+		       tgd_lease_at(lease, tgd_list_head(&lease->slot[slot]), &span)) {
 			tgd_central_adopt(reclaim->central, &span, kill, pending);
 			budget--;
 		}

@@ -57,7 +57,7 @@ static void take_span(struct tgd_heap *heap, struct tgd_takeover_span *found)
 	/* Closed slots hold nothing, so a span of one would be no client's and, unharvested, for
 	 * ever. */
 	if (span->owner != TGS_SLOT_CENTRAL &&
-	    heap->holders.slot[span->owner].client == TGD_HOLDER_NONE) {
+	    tgd_holders_client_of(&heap->holders, span->owner) == TGD_HOLDER_NONE) {
 		span->owner = TGS_SLOT_CENTRAL;
 		found->half_moved = true;
 	}
