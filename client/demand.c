@@ -13,7 +13,7 @@
 #define BURST_PAGES_MIN  8u  /* ... or so many pages, ... */
 #define BURST_PAGES      64u /* ... up to so many, ... */
 #define BURST_PART_LARGE 64u /* ... or than this part */
-#define ALSO_LEFT        8u  /* nearly used up: no more than this part of the span is left */
+#define ALSO_LEFT        4u  /* nearly used up: no more than this part of the span is left */
 #define ALSO_PART        32u /* all those asked for besides are this part of what the thread has, ... */
 #define ALSO_PAGES_MIN   8u  /* ... or so many pages */
 #define ALONE_CLASS_MIN  45u /* 4,864 bytes: spans of up to 10 pages, ... */
@@ -56,9 +56,10 @@ static bool runs_out(struct tgc_cache *cache, unsigned class)
 	unsigned free =
 		(unsigned)__builtin_popcountll(bin->free) + (unsigned)(bin->top - bin->bottom);
 
-	return supply->batch != 0 && !supply->head && supply->current &&
-	       supply->current->room == 0 && free <= tgs_classes[class].n_slots / ALSO_LEFT &&
-	       !tgc_prefetch_asked(cache, class);
+	/* Of a span with one object each is "nearly used up". */
+	return tgs_classes[class].n_slots > 1 && supply->batch != 0 && !supply->head &&
+	       supply->current && supply->current->room == 0 &&
+	       free <= tgs_classes[class].n_slots / ALSO_LEFT && !tgc_prefetch_asked(cache, class);
 }
 
 void tgc_demand_others(struct tgc_cache *cache, unsigned class, struct tgc_get_spans *get)

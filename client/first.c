@@ -12,7 +12,7 @@
 #include "client/prefetch.h"
 #include "client/wire.h"
 
-#define FIRST_ALONE   6u /* classes that are none of the usual ones; whoever needs more of them ... */
+#define FIRST_ALONE   4u /* classes that are none of the usual ones; whoever needs more of them ... */
 #define REST_SIZE_MAX 4096u /* ... will most likely need all up to this size */
 
 /* Each of these about half of some 60 programs used, or more (shells, compilers, tools, interpreters); 144 KiB. */
@@ -132,13 +132,14 @@ void tgc_first_take(struct tgc_cache *cache)
 		cache->agreed = UINT64_MAX;
 }
 
-void tgc_first_of_class(struct tgc_cache *cache)
+void tgc_first_of_class(struct tgc_cache *cache, unsigned needed)
 {
 	uint8_t classes[TGS_CLASSES];
 	unsigned class;
 	size_t n = 0;
 
-	if (cache->first_left == 0 || --cache->first_left != 0)
+	if (tgs_classes[needed].size > REST_SIZE_MAX || cache->first_left == 0 ||
+	    --cache->first_left != 0)
 		return;
 	for (class = 2; class < TGS_CLASSES && tgs_classes[class].size <= REST_SIZE_MAX;
 	     class += 1) {

@@ -45,5 +45,5 @@ bool tgc_first_lost(void);
 /* The spans that came with it, for the cache that has that slot now.  Likewise. */
 void tgc_first_take(struct tgc_cache *cache);
 
-/* The thread is about to ask for the first span of a class.  After some times it gets one of each that it has none of. */
-void tgc_first_of_class(struct tgc_cache *cache);
+/* The thread is about to ask for the first span of this class.  After some times it gets one of each that it has none of. */
+void tgc_first_of_class(struct tgc_cache *cache, unsigned class);

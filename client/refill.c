@@ -31,7 +31,8 @@
 #define AHEAD_PAGES_MIN 8u    /* ... so many pages */
 #define PREFETCH_LOG_MIN \
 	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
-#define PREFETCH_SPANS  8u /* ... but not while one more would be much */
+#define PREFETCH_SPANS  8u /* ... but not while one more would be much, ... */
+#define PREFETCH_BURST  3u /* ... or, in a burst, not needed */
 #define PUT_MAX         128u
 #define DEATHS_MAX      3u /* of workers while all is given back */
 #define HOARD_MS        1000u
@@ -209,7 +210,7 @@ static int fetch(struct tgc_cache *cache, unsigned class)
 		return 0;
 	}
 	if (supply->n_spans == 0) {
-		tgc_first_of_class(cache);
+		tgc_first_of_class(cache, class);
 		if (supply->head)
 			return 0;
 	}
@@ -296,6 +297,7 @@ static void begin(struct tgc_cache *cache, unsigned class, const struct tgc_span
 {
 	struct tgc_supply *supply = &cache->supply[class];
 	struct tgc_span *current = supply->current;
+	uint32_t n_min;
 
 	if (current == before)
 		return;
@@ -305,7 +307,8 @@ static void begin(struct tgc_cache *cache, unsigned class, const struct tgc_span
 		return;
 	}
 	current->begun = true;
-	if (supply->batch >= PREFETCH_LOG_MIN && supply->n_spans >= PREFETCH_SPANS &&
+	n_min = tgc_demand_lasts(cache, class) ? PREFETCH_BURST : PREFETCH_SPANS;
+	if (supply->batch >= PREFETCH_LOG_MIN && supply->n_spans >= n_min &&
 	    wants_more(cache, class) && !tgc_prefetch_asked(cache, class)) {
 		make_room(cache, class, ahead_size(cache, class));
 		tgc_prefetch_ask(cache, class, ahead_size(cache, class));
