@@ -126,11 +126,11 @@ static int put_empty(struct tgc_cache *cache, unsigned class, uint32_t n)
 	return r;
 }
 
-/* Empty spans of a class; beyond a batch, if it has just asked for that to grow. */
+/* Empty spans of a class beyond a batch, which it may just have asked for to grow.  One that is out of use needs none. */
 static uint32_t surplus(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_supply *supply = &cache->supply[class];
-	uint32_t batch = tgc_demand_lasts(cache, class) ? batch_size(cache, class) : 0;
+	uint32_t batch = supply->still < STILL_LOOKS ? batch_size(cache, class) : 0;
 
 	return supply->n_empty > batch ? supply->n_empty - batch : 0;
 }
