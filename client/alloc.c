@@ -224,19 +224,13 @@ static __attribute__((noinline)) void free_special(void *object)
 		tgc_foreign_free(object);
 }
 
-static __attribute__((noinline)) void tiny_spill_next(struct tgc_cache *cache, const uint8_t *block,
-						      uintptr_t unit)
-{
-	(void)tgc_spill_next(cache, TGS_CLASS_TINY, unit, block);
-}
-
 /* There is no room for a hint. */
 static inline void tiny_without_hint(struct tgc_cache *cache, const uint8_t *block)
 {
 	uintptr_t unit = (uintptr_t)block / (16 * 64);
 
 	if (TGS_UNLIKELY(!tgc_spill(cache, TGS_CLASS_TINY * sizeof(struct tgc_bin), unit)))
-		tiny_spill_next(cache, block, unit);
+		(void)tgc_spill_next(cache, TGS_CLASS_TINY, unit, block);
 }
 
 /* As tg_free, byte by byte: a tiny span is one page. */

@@ -123,7 +123,7 @@ static inline bool set_going(uint64_t at, tgs_taken *taken)
 }
 
 /* The span around `at`, with this entry, is the one of its class that is freed into.  False: its objects have no size here (large
- * and tiny ones), are big and not held back, or are ours; or its words have no memory yet. */
+ * and tiny ones), are big and not held back, or are ours; or its words have no memory yet; or `at` is behind its last slot. */
 static bool turn_to(struct tgc_cache *cache, struct tgc_target *target, uint64_t at, uint64_t entry)
 {
 	uint64_t page = (at >> TGS_PAGE_SHIFT) - tgs_entry_delta(entry);
@@ -145,7 +145,7 @@ static bool turn_to(struct tgc_cache *cache, struct tgc_target *target, uint64_t
 		.taken = tgs_taken_bytes(&tgc_heap, info->kind, page),
 		.pending = cache->slot->pending,
 	};
-	return true;
+	return at - target->start < target->bytes;
 }
 
 bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry)
@@ -163,7 +163,7 @@ bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry
 	product = (at - target->start) * target->magic;
 	index = (uint32_t)(product >> 32);
 	taken = target->taken + index;
-	if ((uint32_t)product >= target->magic || at - target->start >= target->bytes ||
+	if ((uint32_t)product >= target->magic ||
 	    (atomic_load_explicit(&target->record->flags, memory_order_relaxed) &
 	     TGS_RECORD_HAS_LINKS) ||
 	    !tgs_taken_stays(atomic_load_explicit(taken, memory_order_acquire)))

@@ -46,4 +46,4 @@ bool tgc_first_lost(void);
 void tgc_first_take(struct tgc_cache *cache);
 
 /* The thread is about to ask for the first span of this class.  After some times it gets one of each that it has none of. */
-void tgc_first_of_class(struct tgc_cache *cache, unsigned class);
+void tgc_first_of_class(struct tgc_cache *cache, unsigned needed);
