@@ -143,28 +143,13 @@ const Tgd__Reply *tgt_keepers_ask(Tgd__Admin__What what, const char *path)
 											: NULL;
 }
 
-static char state_of(pid_t pid)
-{
-	char path[32], text[256] = "";
-	const char *end;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	file = fopen(path, "re");
-	if (file == NULL)
-		return '?';
-	end = fgets(text, sizeof(text), file) != NULL ? strrchr(text, ')') : NULL;
-	fclose(file);
-	return end != NULL && end[1] == ' ' ? end[2] : '?';
-}
-
 bool tgt_keepers_await_stop(pid_t pid)
 {
 	long long deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
 
-	while (state_of(pid) != 'T' && tgt_now_ms() < deadline)
+	while (tgt_state_of(pid) != 'T' && tgt_now_ms() < deadline)
 		(void)poll(NULL, 0, 1);
-	return state_of(pid) == 'T';
+	return tgt_state_of(pid) == 'T';
 }
 
 static bool look(struct tgt_keepers *d)

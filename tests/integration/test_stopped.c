@@ -201,21 +201,6 @@ static void test_stopped_at_random_moments(void)
 
 /* ---- stopped with its locks ---- */
 
-static char state_of(pid_t pid)
-{
-	char path[32], text[512] = "", *p;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	file = fopen(path, "r");
-	if (file) {
-		text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
-		fclose(file);
-	}
-	p = strrchr(text, ')');
-	return p && p[1] ? p[2] : '?';
-}
-
 /* Asks the daemon, which does not answer. */
 static void ask_for_much(void *arg)
 {
@@ -246,7 +231,7 @@ static pid_t stop_with_locks(struct tgt_meeting *meeting)
 	CU_ASSERT(tgt_wait_child_said(meeting));
 	CU_ASSERT_EQUAL_FATAL(kill(daemon, SIGSTOP), 0);
 	tgt_tell_child(meeting);
-	while (atomic_load(&tgt_crowd->steps) == 0 || state_of(pid) != 'S') {
+	while (atomic_load(&tgt_crowd->steps) == 0 || tgt_state_of(pid) != 'S') {
 		if (atomic_load(&tgt_crowd->steps) == 2 || tgt_now_ms() > deadline)
 			break;
 		sched_yield();
@@ -319,7 +304,7 @@ static void test_stopped_for_longer_than_the_timeout(void)
 	CU_ASSERT(tgt_wait_child_said(&meeting));
 	CU_ASSERT_EQUAL_FATAL(kill(daemon, SIGSTOP), 0);
 	tgt_tell_child(&meeting);
-	while (atomic_load(&tgt_crowd->steps) == 0 || state_of(pid) != 'S') {
+	while (atomic_load(&tgt_crowd->steps) == 0 || tgt_state_of(pid) != 'S') {
 		if (atomic_load(&tgt_crowd->steps) == 2 || tgt_now_ms() > deadline)
 			break;
 		sched_yield();

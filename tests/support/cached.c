@@ -99,17 +99,9 @@ static bool list_children(pid_t parent, pid_t *ret_pids, int n)
 	if (f == NULL)
 		return false;
 	while (fscanf(f, "%d", &pid) == 1) {
-		char state = 'Z';
-		FILE *stat;
+		char state = tgt_state_of(pid);
 
-		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-		stat = fopen(path, "r");
-		if (stat != NULL) {
-			if (fscanf(stat, "%*d (%*[^)]) %c", &state) != 1)
-				state = 'Z';
-			fclose(stat);
-		}
-		if (state != 'Z' && state != 'X' && found < n)
+		if (state != '?' && state != 'Z' && state != 'X' && found < n)
 			ret_pids[found++] = pid;
 	}
 	fclose(f);

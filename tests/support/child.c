@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -198,4 +199,19 @@ bool tgt_drop_root(void)
 		return true;
 	return setgroups(0, NULL) == 0 && setresgid(65534, 65534, 65534) == 0 &&
 	       setresuid(65534, 65534, 65534) == 0;
+}
+
+char tgt_state_of(pid_t pid)
+{
+	char path[32], text[256] = "";
+	const char *end;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	file = fopen(path, "re");
+	if (file == NULL)
+		return '?';
+	end = fgets(text, sizeof(text), file) != NULL ? strrchr(text, ')') : NULL;
+	fclose(file);
+	return end != NULL && end[1] == ' ' ? end[2] : '?';
 }

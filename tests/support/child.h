@@ -64,3 +64,6 @@ long long tgt_now_ms(void);
 
 /* In a child of a test that runs as root: becomes the user nobody (65534), for good. */
 bool tgt_drop_root(void);
+
+/* What the process does, as /proc says: 'R', 'S', 'T', 'Z' ...; '?': there is none of that number. */
+char tgt_state_of(pid_t pid);
