@@ -201,27 +201,38 @@ void tgc_free_own(struct tgc_cache *cache, const struct tgs_object *object, void
 		tgc_report(TGC_DOUBLE_FREE, p);
 }
 
-/* What the table of owned pages and the bytes do not settle at once. */
-static __attribute__((noinline)) void free_special(void *object)
+static inline void free_by_entry(void *object)
 {
 	struct tgc_cache *cache = tgc_cache;
-	uint64_t at = (uint64_t)((uint8_t *)object - tgc_heap.data);
-	uint64_t page = at >> TGS_PAGE_SHIFT, entry = 0;
+	uint64_t at = (uint64_t)((uint8_t *)object - tgc_heap.data), entry = 0;
 
-	if (tgc_malloc_frees && tgc_malloc_frees(object))
-		return;
-	if (at < tgc_heap.data_bytes)
-		entry = atomic_load_explicit(&tgc_heap.page_map[page], memory_order_relaxed);
-	if (entry != 0 && cache->slot_id != 0) {
-		if ((entry & TGC_LARGE_ENTRY_MASK) == cache->large.entry) {
-			tgc_large_free_own(cache, object, page, entry);
-			return;
-		}
-		if (tgc_foreign_free_small(cache, at, entry))
-			return;
+	if (TGS_LIKELY(at < tgc_heap.data_bytes))
+		entry = atomic_load_explicit(&tgc_heap.page_map[at >> TGS_PAGE_SHIFT],
+					     memory_order_relaxed);
+	if (TGS_UNLIKELY(entry == 0 || cache->slot_id == 0)) {
+		if (object)
+			tgc_foreign_free(object);
+	} else if ((entry & TGC_LARGE_ENTRY_MASK) == cache->large.entry) {
+		tgc_large_free_own(cache, object, at >> TGS_PAGE_SHIFT, entry);
+	} else {
+		tgc_foreign_free_small(cache, object, entry);
 	}
-	if (object)
-		tgc_foreign_free(object);
+}
+
+/* In a program's malloc: it may be the C library's, or a forked child's copy. */
+static __attribute__((noinline)) void free_unless_asked(void *object)
+{
+	if (!tgc_malloc_frees(object))
+		free_by_entry(object);
+}
+
+/* What the table of owned pages and the bytes do not settle at once.  Every way on is a jump: nothing is kept for later. */
+static __attribute__((noinline)) void free_special(void *object)
+{
+	if (tgc_malloc_frees)
+		free_unless_asked(object);
+	else
+		free_by_entry(object);
 }
 
 /* There is no room for a hint. */

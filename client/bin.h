@@ -101,14 +101,14 @@ _Static_assert(sizeof(struct tgc_supply) == 2 * sizeof(struct tgc_bin),
 /* The other process's span of a class of which this thread freed an object last, and how to get from an address in it to its
  * state: all of it follows from the span's entry in the page map.  A cache line.  client/foreign.c */
 struct tgc_target {
-	uint64_t entry;       /* but for the page's distance to the first one; 0: none */
-	uint64_t start;       /* its offset from the first page, bytes */
-	uint32_t bytes;       /* of its slots */
-	uint32_t magic, size; /* tgs_classes' */
-	uint32_t reserved;
+	uint64_t entry;              /* but for the page's distance to the first one; 0: none */
+	uint64_t start;              /* its offset from the first page, bytes */
+	uint32_t bytes;              /* of its slots */
+	uint32_t magic, size;        /* tgs_classes' */
+	uint32_t first;              /* slot of the remote word of the last free, ... */
+	uint64_t word;               /* ... whose ref is this ... */
+	struct tgs_pending *pending; /* ... and which stood in this place then */
 	struct tgs_record *record;
-	struct tgs_unit *units;
 	tgs_taken *taken;
-	struct tgs_pending *pending; /* the place of the last free */
 };
 _Static_assert(sizeof(struct tgc_target) == 64, "a cache line");

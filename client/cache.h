@@ -412,9 +412,8 @@ void *tgc_large_realloc(void *p, uint64_t page, size_t size);
 size_t tgc_large_grown(size_t size);
 
 /* foreign.c */
-/* The common case of a small object of another thread's: true, it is done.  `at`: its offset
- * from the first page; `entry`: of its page. */
-bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry);
+/* As tgc_foreign_free, and quick for a small object of another thread's.  `entry`: of its page, not 0. */
+void tgc_foreign_free_small(struct tgc_cache *cache, void *p, uint64_t entry);
 void tgc_foreign_free(void *p);
 /* The place of the buffer for a free of this object, with nothing else in it. */
 struct tgs_pending *tgc_foreign_reserve(struct tgc_cache *cache, const struct tgs_object *object);

@@ -109,11 +109,11 @@ static inline void count_held(struct tgc_cache *cache, uint32_t bytes)
 }
 
 /* An object of a span of this process: whoever frees it again is to see that.  False: one has, a moment ago. */
-static inline bool set_going(uint64_t at, tgs_taken *taken)
+static inline bool set_going(const void *p, tgs_taken *taken)
 {
 	unsigned byte;
 
-	if (TGC_LOAD(tgc_own_of(tgc_heap.data + at)->slot) == 0)
+	if (TGC_LOAD(tgc_own_of(p)->slot) == 0)
 		return true;
 	byte = atomic_load_explicit(taken, memory_order_relaxed);
 	if (TGS_UNLIKELY(!tgs_taken_stays(byte)))
@@ -139,50 +139,77 @@ static bool turn_to(struct tgc_cache *cache, struct tgc_target *target, uint64_t
 		.bytes = (uint32_t)info->n_slots * info->size,
 		.magic = (uint32_t)info->magic,
 		.size = info->size,
-		.record = &tgc_heap.records[page],
-		.units = info->kind == TGS_DENSE ? &tgc_heap.dense[page * TGS_DENSE_UNITS]
-						 : &tgc_heap.records[page].unit,
-		.taken = tgs_taken_bytes(&tgc_heap, info->kind, page),
+		.word = UINT64_MAX,
 		.pending = cache->slot->pending,
+		.record = &tgc_heap.records[page],
+		.taken = tgs_taken_bytes(&tgc_heap, info->kind, page),
 	};
 	return at - target->start < target->bytes;
 }
 
-bool tgc_foreign_free_small(struct tgc_cache *cache, uint64_t at, uint64_t entry)
+static inline bool is_in(const struct tgc_target *target, uint64_t at, uint64_t entry)
+{
+	return (entry & ~TGS_ENTRY_DELTA_MASK) == target->entry &&
+	       at - target->start < target->bytes;
+}
+
+/* Its word is not that of the class's last free, or not even its span is. */
+static __attribute__((noinline)) void free_in_next_word(struct tgc_cache *cache, void *p,
+							uint64_t entry)
 {
 	struct tgc_target *target = &cache->targets[tgs_entry_class(entry)];
-	_Atomic uint64_t *remote;
-	uint64_t product, ref;
-	tgs_taken *taken;
-	uint32_t index, mask, bit;
+	uint64_t at = (uint64_t)((uint8_t *)p - tgc_heap.data);
+	uint32_t index;
 
-	if (TGS_UNLIKELY((entry & ~TGS_ENTRY_DELTA_MASK) != target->entry ||
-			 at - target->start >= target->bytes) &&
-	    !turn_to(cache, target, at, entry))
-		return false;
-	product = (at - target->start) * target->magic;
-	index = (uint32_t)(product >> 32);
+	if (!is_in(target, at, entry) && !turn_to(cache, target, at, entry)) {
+		tgc_foreign_free(p);
+		return;
+	}
+	index = (uint32_t)((at - target->start) * target->magic >> 32);
+	target->first = index & ~31u;
+	target->word = tgs_ref_of(
+		&tgc_heap,
+		tgs_remote_word(&tgc_heap, tgs_classes[tgs_entry_class(entry)].kind,
+				target->start >> TGS_PAGE_SHIFT, index / 64, index / 32 % 2));
+	target->pending = place_for(cache, target->word);
+	tgc_foreign_free_small(cache, p, entry);
+}
+
+/* Every way on from here is a jump: nothing has to be kept for later, and that is what makes it quick. */
+void tgc_foreign_free_small(struct tgc_cache *cache, void *p, uint64_t entry)
+{
+	struct tgc_target *target = &cache->targets[tgs_entry_class(entry)];
+	uint64_t at = (uint64_t)((uint8_t *)p - tgc_heap.data);
+	uint64_t product = (at - target->start) * target->magic;
+	uint32_t index = (uint32_t)(product >> 32), first = target->first, mask, bit;
+	struct tgs_pending *pending = target->pending;
+	const _Atomic uint64_t *remote;
+	tgs_taken *taken;
+
+	if (TGS_UNLIKELY(!is_in(target, at, entry) || index - first >= 32 ||
+			 word_in(pending) != target->word)) {
+		free_in_next_word(cache, p, entry);
+		return;
+	}
+	remote = (const _Atomic uint64_t *)(tgc_heap.base + target->word);
 	taken = target->taken + index;
-	if ((uint32_t)product >= target->magic ||
-	    (atomic_load_explicit(&target->record->flags, memory_order_relaxed) &
-	     TGS_RECORD_HAS_LINKS) ||
-	    !tgs_taken_stays(atomic_load_explicit(taken, memory_order_acquire)))
-		return false;
-	remote = &target->units[index / 64].remote[index / 32 % 2];
+	mask = mask_in(pending);
 	bit = UINT32_C(1) << index % 32;
-	if (tgs_remote_objects(atomic_load_explicit(remote, memory_order_acquire), index / 32 % 2) &
-	    bit)
-		return false;
-	ref = tgs_ref_of(&tgc_heap, remote);
-	if (word_in(target->pending) != ref)
-		target->pending = place_for(cache, ref);
-	mask = mask_in(target->pending);
-	if ((mask & bit) || !set_going(at, taken))
-		return false;
-	atomic_store_explicit(&target->pending->mask, mask | bit, memory_order_release);
+	if (TGS_UNLIKELY((uint32_t)product >= target->magic ||
+			 (atomic_load_explicit(&target->record->flags, memory_order_relaxed) &
+			  TGS_RECORD_HAS_LINKS) ||
+			 !tgs_taken_stays(atomic_load_explicit(taken, memory_order_acquire)) ||
+			 ((tgs_remote_objects(atomic_load_explicit(remote, memory_order_acquire),
+					      first / 32 % 2) |
+			   mask) &
+			  bit) ||
+			 !set_going(p, taken))) {
+		tgc_foreign_free(p);
+		return;
+	}
+	atomic_store_explicit(&pending->mask, mask | bit, memory_order_release);
 	tgc_count(&cache->foreign_frees, 1);
 	count_held(cache, target->size);
-	return true;
 }
 
 void tgc_foreign_note(struct tgs_pending *pending, const struct tgs_object *object)
@@ -228,8 +255,7 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 {
 	bool small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
 
-	if (TGS_UNLIKELY(small && !set_going((uint64_t)((uint8_t *)p - tgc_heap.data),
-					     tgs_taken_of(&tgc_heap, object))))
+	if (TGS_UNLIKELY(small && !set_going(p, tgs_taken_of(&tgc_heap, object))))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else
 		note_or_owe(cache, object, p);
