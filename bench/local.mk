@@ -61,6 +61,7 @@ endif
 	%D%/tgbench/json.c \
 	%D%/tgbench/main.c \
 	%D%/tgbench/pingpong.c \
+	%D%/tgbench/ready.c \
 	%D%/tgbench/results.c \
 	%D%/tgbench/run.c \
 	%D%/tgbench/svg.c \

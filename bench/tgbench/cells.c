@@ -6,6 +6,7 @@
 #define ALL     (MALLOCS | 1u << TGB_SHARED)
 #define GO      (1u << TGB_GO)
 #define SELF    (1u << TGB_SELF)
+#define GIB     1073741824.0
 
 /* clang-format off */
 
@@ -23,21 +24,21 @@ static const struct tgb_metric tiny[] = {{"ns", "ns"},
 static const struct tgb_metric start[] = {
 	{"first_us", "us first"}, {"exec_us", "us exec"}, {"fork_us", "us fork"}, {0}};
 
-/* Name, arguments, who, two cores, deadline, metrics. */
+/* Name, arguments, who, two cores, deadline, metrics, fresh memory. */
 #define PAIR(size, kinds) \
-	{"pair", "100x" #size, "pair batch=100 size=" #size, kinds, false, 10, ns}
+	{"pair", "100x" #size, "pair batch=100 size=" #size, kinds, false, 10, ns, 0}
 #define PAIR_10000(size) \
-	{"pair", "10000x" #size, "pair batch=10000 segment=512 size=" #size, ALL, false, 15, ns}
-#define CHURN(name, args)    {"churn", name, "churn " args, ALL, false, 30, churn}
-#define LARSON(name, args)   {"larson", name, "larson live=5000 " args, MALLOCS, true, 20, ns}
-#define RING(name, args, by) {"prodcons", name, "prodcons " args, by, true, 20, ns}
-#define TWO(size)            {"twoproc", #size, "twoproc batch=100 size=" #size, ALL, true, 15, two}
-#define REUSE(name, args)    {"large", "reuse" name, "reuse size=" args, MALLOCS, false, 20, ns}
-#define FRESH(name, args)    {"large", "fresh" name, "fresh size=" args, MALLOCS, false, 60, ns_kib}
-#define REALLOC(name, args)  {"realloc", name, "realloc " args, MALLOCS, false, 20, ns}
-#define CALLOC(name, args)   {"calloc", name, "calloc " args, MALLOCS, false, 20, ns}
-#define TINY(name, args)     {"tinymix", name, "tinymix " args, MALLOCS, false, 60, tiny}
-#define GROWTH(name, args)   {"growth", name, "growth " args, MALLOCS, false, 120, ns_kib}
+	{"pair", "10000x" #size, "pair batch=10000 segment=512 size=" #size, ALL, false, 15, ns, 0}
+#define CHURN(name, args)    {"churn", name, "churn " args, ALL, false, 30, churn, 0}
+#define LARSON(name, args)   {"larson", name, "larson live=5000 " args, MALLOCS, true, 20, ns, 0}
+#define RING(name, args, by) {"prodcons", name, "prodcons " args, by, true, 20, ns, 0}
+#define TWO(size)            {"twoproc", #size, "twoproc batch=100 size=" #size, ALL, true, 15, two, 0}
+#define REUSE(name, args)    {"large", "reuse" name, "reuse size=" args, MALLOCS, false, 20, ns, 0}
+#define FRESH(name, args)    {"large", "fresh" name, "fresh size=" args, MALLOCS, false, 60, ns_kib, GIB}
+#define REALLOC(name, args)  {"realloc", name, "realloc " args, MALLOCS, false, 20, ns, 0}
+#define CALLOC(name, args)   {"calloc", name, "calloc " args, MALLOCS, false, 20, ns, 0}
+#define TINY(name, args)     {"tinymix", name, "tinymix " args, MALLOCS, false, 60, tiny, 0}
+#define GROWTH(name, args)   {"growth", name, "growth " args, MALLOCS, false, 120, ns_kib, 2 * GIB}
 
 const struct tgb_cell tgb_all_cells[] = {
 	PAIR(1, ALL | GO),
@@ -101,8 +102,8 @@ const struct tgb_cell tgb_all_cells[] = {
 	TINY("8", "lo=8 hi=8"),
 	GROWTH("1K", "lo=1024 hi=1024"),
 	GROWTH("64..16K", "sizes=log lo=64 hi=16384"),
-	{"start", "64", "start", MALLOCS, false, 60, start},
-	{"footprint", "60-phases", "phases", MALLOCS, false, 180, phases},
+	{"start", "64", "start", MALLOCS, false, 60, start, 0},
+	{"footprint", "60-phases", "phases", MALLOCS, false, 180, phases, 0},
 };
 
 /* clang-format on */

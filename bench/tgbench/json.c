@@ -46,6 +46,8 @@ static json_t *runs_of(const struct tgb_bench *b, unsigned c, unsigned a)
 				json_object_set_new(one, cell->metrics[m].key,
 						    real(run->values[m]));
 		}
+		if (cell->fresh_bytes > 0)
+			json_object_set_new(one, "ready_s", real(run->ready_s));
 		if (run->n_ops > 0) {
 			json_object_set_new(one, "operations", real(run->n_ops));
 			json_object_set_new(one, "wall_s", real(run->wall_s));

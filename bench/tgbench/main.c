@@ -277,6 +277,8 @@ static void measure_cell(unsigned round, unsigned cell, double started)
 	unsigned i;
 
 	progress(round, cell, NULL, started);
+	if (bench.cells[cell].fresh_bytes == 0)
+		tgb_ready_give();
 	for (i = 0; i < bench.n_allocators; i++) {
 		unsigned a = (i + round + cell) % bench.n_allocators;
 
@@ -301,6 +303,7 @@ static void measure(void)
 		for (cell = 0; cell < bench.n_cells; cell++)
 			measure_cell(round, cell, started);
 	}
+	tgb_ready_give();
 	fprintf(stderr, "%smeasured in %.0f s\n",
 		isatty(STDERR_FILENO) ? "\r\033[K" : "== ", now_s() - started);
 }

@@ -190,6 +190,12 @@ static void add_number(struct worker *w, unsigned *n, const char *name, double v
 	add_arg(w, n, text);
 }
 
+/* How much of the memory of a full run. */
+static double scale(const struct tgb_bench *b)
+{
+	return b->quick ? 0.1 : 1;
+}
+
 static void make_args(const struct tgb_bench *b, const struct tgb_cell *cell, struct worker *w)
 {
 	char text[256], *word, *rest = NULL;
@@ -200,7 +206,7 @@ static void make_args(const struct tgb_bench *b, const struct tgb_cell *cell, st
 	for (word = strtok_r(text, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest))
 		add_arg(w, &n, word);
 	add_number(w, &n, "seconds", b->seconds);
-	add_number(w, &n, "scale", b->quick ? 0.1 : 1);
+	add_number(w, &n, "scale", scale(b));
 	/* Single-core work on the last CPU, work for two on the first two. */
 	add_number(w, &n, "cpu", cell->two_cores ? 0 : b->cpu);
 	add_number(w, &n, "cpu2", b->cpu2);
@@ -271,6 +277,12 @@ static void judge(const struct tgb_cell *cell, struct worker *w, struct tgb_run 
 		snprintf(run->error, sizeof(run->error), "no end after %.0f s", w->deadline_s);
 }
 
+/* What the cell will need, and what allocators need besides. */
+static size_t bytes_ready(const struct tgb_bench *b, const struct tgb_cell *cell)
+{
+	return (size_t)(cell->fresh_bytes * scale(b) * 1.1);
+}
+
 void tgb_run_cell(struct tgb_bench *b, const struct tgb_cell *cell, const struct tgb_allocator *a,
 		  struct tgb_run *ret_run)
 {
@@ -293,6 +305,9 @@ void tgb_run_cell(struct tgb_bench *b, const struct tgb_cell *cell, const struct
 	/* The figure after one run is that before the next. */
 	if (cell->two_cores && before == 0)
 		before = tgb_pingpong_us(0, b->cpu2);
+	if (cell->fresh_bytes > 0)
+		ret_run->ready_s = tgb_ready_take(bytes_ready(b, cell));
+	tgb_ready_give();
 	run_worker(&w);
 	b->ping_us = cell->two_cores ? tgb_pingpong_us(0, b->cpu2) : 0;
 	judge(cell, &w, ret_run);
@@ -303,6 +318,9 @@ void tgb_run_cell(struct tgb_bench *b, const struct tgb_cell *cell, const struct
 		ret_run->outcome = TGB_FAILED;
 		strcpy(ret_run->error, "tgd did not end well");
 	}
+	/* For the next run, before a host takes it. */
+	if (cell->fresh_bytes > 0)
+		(void)tgb_ready_take(bytes_ready(b, cell));
 }
 
 const char *tgb_run_probe(const struct tgb_allocator *a)

@@ -63,9 +63,11 @@ static void line(const struct tgb_bench *b, unsigned c, unsigned m, FILE *to)
 	const struct tgb_cell *cell = &b->cells[c];
 	int self = tgb_find_allocator(b, "together"), who;
 	double best = tgb_best(b, c, m, TGB_PRIVATE, &who);
-	struct tgb_figure ours = tgb_figure(b, c, m, (unsigned)self);
+	struct tgb_figure ours = tgb_figure(b, c, m, (unsigned)self), theirs = {0};
 	unsigned a;
 
+	if (who >= 0)
+		theirs = tgb_figure(b, c, m, (unsigned)who);
 	fprintf(to, "%-10s %-16s %-10s", "", m == 0 ? cell->name : "", cell->metrics[m].unit);
 	for (a = 0; a < b->n_allocators; a++) {
 		char text[32];
@@ -85,6 +87,8 @@ static void line(const struct tgb_bench *b, unsigned c, unsigned m, FILE *to)
 		fprintf(to, " %10.3f", ours.median / best);
 	if (m == 0 && cell->two_cores)
 		fprintf(to, "  %s", tgb_mostly_far(b, c) ? "far" : "near");
+	if (cell->fresh_bytes > 0 && who >= 0 && ours.n > 0)
+		fprintf(to, "  %.2f %.2f", ours.worst / ours.best, theirs.worst / theirs.best);
 	fputc('\n', to);
 }
 
@@ -157,6 +161,29 @@ static void targets(const struct tgb_bench *b, FILE *to)
 	}
 }
 
+static void fresh_memory(const struct tgb_bench *b, FILE *to)
+{
+	unsigned c, a, r, n = 0, all = 0;
+
+	for (c = 0; c < b->n_cells; c++) {
+		for (a = 0; b->cells[c].fresh_bytes > 0 && a < b->n_allocators; a++) {
+			for (r = 0; r < b->rounds; r++) {
+				const struct tgb_run *run = tgb_run_at(b, c, a, r);
+
+				all += run->outcome != TGB_NOT_RUN;
+				n += run->ready_s < 0;
+			}
+		}
+	}
+	if (all > 0)
+		fputs("growth, fresh: behind the ratio, the worst of the rounds to the best one: "
+		      "together's, and the best allocator's\n",
+		      to);
+	if (n > 0)
+		fprintf(to, "in %u of %u of those the memory could not be had beforehand\n", n,
+			all);
+}
+
 static void disturbances(const struct tgb_bench *b, FILE *to)
 {
 	unsigned c, a, r, n = 0, all = 0;
@@ -199,6 +226,7 @@ static void notes(const struct tgb_bench *b, FILE *to)
 			"in most runs of the line; runs in the other mode, or during which it "
 			"changed, do not count\n",
 			TGB_NEAR_US);
+	fresh_memory(b, to);
 	disturbances(b, to);
 	for (i = 0; i < b->n_allocators; i++) {
 		if (b->allocators[i].wanted && b->allocators[i].missing != NULL)

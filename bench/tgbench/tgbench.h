@@ -45,6 +45,7 @@ struct tgb_cell {
 	bool two_cores;
 	double deadline_s;                /* on top of the time that was asked for */
 	const struct tgb_metric *metrics; /* the last one has no key */
+	double fresh_bytes; /* that it touches for the first time; 0: it does not matter */
 };
 
 enum tgb_outcome {
@@ -62,7 +63,8 @@ struct tgb_run {
 	bool disturbed; /* other programs had the CPU for too long */
 	double values[TGB_METRICS];
 	double n_ops, wall_s, cpu_s, daemon_s, messages;
-	double kept_s; /* it could have run, but other programs had the CPU */
+	double kept_s;  /* it could have run, but other programs had the CPU */
+	double ready_s; /* it took to have fresh_bytes at hand; -1: that failed */
 	char error[120];
 };
 
@@ -110,6 +112,11 @@ const char *tgb_run_probe(const struct tgb_allocator *a);
 /* pingpong.c: microseconds for there and back between two CPUs, the median. */
 double tgb_pingpong_us(int cpu, int cpu2);
 #define TGB_NEAR_US 0.22
+
+/* ready.c: so much memory is taken from the machine, until it is given back (take with another size and the end of our
+ * process do that, too).  How many seconds it took, though it is held already; -1: it cannot be had. */
+double tgb_ready_take(size_t bytes);
+void tgb_ready_give(void);
 
 /* results.c */
 struct tgb_run *tgb_run_at(const struct tgb_bench *b, unsigned cell, unsigned allocator,
