@@ -29,6 +29,9 @@
 #define BATCH_FEW_PAGES 1024u /* ... or when the thread has so many pages for each */
 #define AHEAD_PART      32u   /* of what there is of the class, or, in a burst, of all, or ... */
 #define AHEAD_PAGES_MIN 8u    /* ... so many pages */
+#define AHEAD_LATE_PAGES \
+	16384u /* (up to 128 MiB) when a part of the last ones is left; in larger heaps at once */
+#define AHEAD_LATE_PART 4u
 #define PREFETCH_LOG_MIN \
 	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
 #define PREFETCH_SPANS  8u /* ... but not while one more would be much, ... */
@@ -167,7 +170,7 @@ static void note_still(struct tgc_cache *cache, unsigned growing, unsigned count
 
 /* Before the heap grows for one class, others give back what they keep empty for a next rise, if that is more than a part
  * of what we hold: first those that have the most. */
-static void yield_empty(struct tgc_cache *cache)
+void tgc_yield_empty(struct tgc_cache *cache)
 {
 	uint64_t most = tgs_max(cache->n_pages / 32, YIELD_PAGES_MIN);
 	unsigned class, richest;
@@ -193,7 +196,7 @@ static void yield_empty(struct tgc_cache *cache)
 static void make_room(struct tgc_cache *cache, unsigned class, unsigned count)
 {
 	note_still(cache, class, count);
-	yield_empty(cache);
+	tgc_yield_empty(cache);
 }
 
 /* From the daemon: what was asked for ahead of need, or now.  0 or -errno. */
@@ -267,7 +270,8 @@ static bool wants_more(const struct tgc_cache *cache, unsigned class)
 
 	if (!supply->head)
 		return true;
-	return supply->head->fresh && supply->n_empty < n &&
+	return supply->head->fresh &&
+	       supply->n_empty < (cache->n_pages < AHEAD_LATE_PAGES ? n / AHEAD_LATE_PART : n) &&
 	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / (2 * BATCH_PART);
 }
 

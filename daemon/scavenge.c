@@ -19,6 +19,8 @@
 #define MADE_PART     16u /* of the pages in use, and ... */
 #define MADE_MIN      64u /* ... at least so many may lie idle while memory is made */
 #define MADE_SLICE    32u /* 256 KiB: requests wait for no more */
+#define LONG_PAGES    64u /* 512 KiB */
+#define LONG_MS       2u
 
 void tgd_scavenge_init(struct tgd_scavenge *scavenge, struct tgd_pages *pages,
 		       struct tgd_backing *backing)
@@ -95,6 +97,28 @@ void tgd_scavenge_made(struct tgd_scavenge *scavenge, uint64_t n_pages)
 	scavenge->made_pages += n_pages;
 }
 
+void tgd_scavenge_long(struct tgd_scavenge *scavenge, uint64_t n_pages)
+{
+	if (n_pages >= LONG_PAGES)
+		scavenge->long_pages += n_pages;
+}
+
+/* Long pieces have lain idle long enough when no more came for a while.  Returns milliseconds until then. */
+static uint64_t settle_long(struct tgd_scavenge *scavenge, uint64_t now_ms)
+{
+	if (scavenge->long_pages == 0)
+		return 0;
+	if (scavenge->long_seen != scavenge->long_pages) {
+		scavenge->long_seen = scavenge->long_pages;
+		scavenge->long_at_ms = now_ms + LONG_MS;
+	}
+	if (now_ms < scavenge->long_at_ms)
+		return scavenge->long_at_ms - now_ms;
+	scavenge->made_pages += scavenge->long_pages;
+	scavenge->long_pages = scavenge->long_seen = 0;
+	return 0;
+}
+
 /* Memory was made although some lies idle, which did not fit.  True: a slice of it went back. */
 static bool exchange(struct tgd_scavenge *scavenge)
 {
@@ -110,11 +134,14 @@ static bool exchange(struct tgd_scavenge *scavenge)
 
 int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms)
 {
-	uint64_t excess, begun, rest;
+	uint64_t excess, begun, rest, long_ms;
 
 	decay(scavenge, now_ms);
+	long_ms = settle_long(scavenge, now_ms);
 	if (exchange(scavenge))
 		return 0;
+	if (long_ms != 0)
+		return (int)long_ms;
 	if (tgd_pages_free_backed(scavenge->pages) == 0)
 		return -1;
 	excess = tgd_scavenge_excess(scavenge);
