@@ -11,9 +11,9 @@
  *   growth    when memory is made although much lies idle (a sixteenth of what is in use), as it did
  *             not fit or lay elsewhere, as much of that goes back, so that what a heap has does not
  *             grow by holes
- *   long      what a client gives back in one piece of half a megabyte and more goes as if as much had
- *             been made, unless it is used again within 2 ms: such objects are few, and a process has
- *             kept it for a while already
+ *   long      what clients give back in pieces of half a megabyte and more goes as if as much had
+ *             been made (up to 8 MiB of it), unless it is used again within 2 ms: such objects are few,
+ *             and their process has kept them for a while already
  *   limit     in use and idle together never exceed the heap's limit: that is kept at once, without
  *             the pace
  *
