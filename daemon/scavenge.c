@@ -19,7 +19,7 @@
 #define MADE_PART     16u   /* of the pages in use, and ... */
 #define MADE_MIN      32u   /* ... at least so many may lie idle while memory is made */
 #define MADE_SLICE    32u   /* 256 KiB: requests wait for no more */
-#define LONG_PAGES    64u   /* 512 KiB */
+#define LONG_PAGES    128u  /* 1 MiB */
 #define LONG_MAX      1024u /* 8 MiB at a time: with more the pace is for comfort, as ever */
 #define LONG_MS       2u
 

@@ -11,7 +11,7 @@
  *   growth    when memory is made although much lies idle (a sixteenth of what is in use), as it did
  *             not fit or lay elsewhere, as much of that goes back, so that what a heap has does not
  *             grow by holes
- *   long      what clients give back in pieces of half a megabyte and more goes as if as much had
+ *   long      what clients give back in pieces of a megabyte and more goes as if as much had
  *             been made (up to 8 MiB of it), unless it is used again within 2 ms: such objects are few,
  *             and their process has kept them for a while already
  *   limit     in use and idle together never exceed the heap's limit: that is kept at once, without

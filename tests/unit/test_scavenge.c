@@ -209,12 +209,12 @@ static void short_pieces_keep_to_the_pace(void)
 	unsigned i;
 
 	for (i = 0; i < 16; i++)
-		page[i] = grow(63, 1000);
+		page[i] = grow(127, 1000);
 	for (i = 0; i < 16; i++)
 		CU_ASSERT_EQUAL(put_span(client, slot, page[i]), 0);
 	work_at(1000);
 	work_at(1010);
-	CU_ASSERT(idle_pages() >= 16 * 63);
+	CU_ASSERT(idle_pages() >= 16 * 127);
 	CU_ASSERT_EQUAL(status().scavenged_bytes, 0);
 }
 
