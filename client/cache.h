@@ -309,6 +309,8 @@ unsigned tgc_refill_or_borrow(struct tgc_cache *cache, unsigned class);
 /* Gives back empty spans: those of one class beyond what it may keep, or all of all classes. */
 void tgc_return_some(struct tgc_cache *cache, unsigned class);
 void tgc_return_all(struct tgc_cache *cache);
+/* Before the heap grows, of small objects or for a large one: what classes keep empty for a next rise goes back if it is much. */
+void tgc_yield_empty(struct tgc_cache *cache);
 
 /* demand.c */
 

@@ -9,11 +9,11 @@
 #define BURST_GAP        4u  /* with fewer needs of others in between a class is in a burst, ... */
 #define BURST_OVER       16u /* ... which is over after so many; each asks for twice as much, ... */
 #define BURST_LOG_MAX    8u
-#define BURST_PART       8u  /* ... but no more than this part of what the thread has ... */
-#define BURST_PAGES_MIN  8u  /* ... or so many pages, ... */
-#define BURST_PAGES      64u /* ... up to so many, ... */
-#define BURST_PART_LARGE 64u /* ... or than this part */
-#define ALSO_LEFT        4u  /* nearly used up: no more than this part of the span is left */
+#define BURST_PART       8u   /* ... but no more than this part of what the thread has ... */
+#define BURST_PAGES_MIN  8u   /* ... or so many pages, ... */
+#define BURST_PAGES      64u  /* ... up to so many, ... */
+#define BURST_PART_LARGE 128u /* ... or than this part */
+#define ALSO_LEFT        4u   /* nearly used up: no more than this part of the span is left */
 #define ALSO_PART        32u /* all those asked for besides are this part of what the thread has, ... */
 #define ALSO_PAGES_MIN   8u  /* ... or so many pages */
 #define ALONE_CLASS_MIN  45u /* 4,864 bytes: spans of up to 10 pages, ... */

@@ -21,6 +21,7 @@
 #define HINT_BYTES_MAX      (UINT64_C(32) << 20) /* of one thread; ... */
 #define POPULATE_PAGES_MAX  4096u /* what is longer does not come cleared (daemon/backing.c) */
 #define STILL_PAGES_MIN     32u
+#define YIELD_PART          8u /* of what the thread has: so much of small classes may lie empty */
 #define ALL_HINTS_BYTES_MAX (UINT64_C(256) << 20) /* of all together, and an eighth of the limit */
 
 struct tgc_cache *tgc_large_lock(void)
@@ -253,6 +254,8 @@ static int large_span(struct tgc_cache *large, uint64_t n_pages, uint64_t align_
 	tgc_agree(large);
 	tgc_idle_settle(large);
 	give_back_at_miss(large, n_pages);
+	if (tgc_cache->empty_pages > tgc_cache->n_pages / YIELD_PART)
+		tgc_yield_empty(tgc_cache);
 	r = tgc_large_get(large, n_pages, align_pages, ret);
 	if (r != -ENOMEM)
 		return r;

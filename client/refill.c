@@ -25,10 +25,12 @@
 #define BATCH_CLASS_PART 8u  /* ... but no more than this part of what it has of the class, ... */
 #define BATCH_FEW \
 	4u /* ... or so many: but one at first, which may be all that is ever needed, ... */
-#define BATCH_FEW_PART  4u    /* ... more when there are so many times as many, ... */
-#define BATCH_FEW_PAGES 1024u /* ... or when the thread has so many pages for each */
-#define AHEAD_PART      32u   /* of what there is of the class, or, in a burst, of all, or ... */
-#define AHEAD_PAGES_MIN 8u    /* ... so many pages */
+#define BATCH_FEW_PART  4u     /* ... more when there are so many times as many, ... */
+#define BATCH_FEW_PAGES 1024u  /* ... or when the thread has so many pages for each */
+#define AHEAD_PART      32u    /* of what there is of the class, or, in a burst, of all, or ... */
+#define AHEAD_PAGES_MIN 8u     /* ... so many pages */
+#define AHEAD_LATE_PART 4u     /* when so much of the last ones is left, or, ... */
+#define AHEAD_AT_ONCE   16384u /* ... from so many pages on (128 MiB), at once */
 #define PREFETCH_LOG_MIN \
 	2u /* demand that has doubled twice may last: the next span is asked for ahead, ... */
 #define PREFETCH_SPANS  8u /* ... but not while one more would be much, ... */
@@ -165,9 +167,9 @@ static void note_still(struct tgc_cache *cache, unsigned growing, unsigned count
 	}
 }
 
-/* Before the heap grows for one class, others give back what they keep empty for a next rise, if that is more than a part
- * of what we hold: first those that have the most. */
-static void yield_empty(struct tgc_cache *cache)
+/* Before the heap grows for one class or a large object, others give back what they keep empty for a next rise, if that is
+ * more than a part of what we hold: first those that have the most. */
+void tgc_yield_empty(struct tgc_cache *cache)
 {
 	uint64_t most = tgs_max(cache->n_pages / 32, YIELD_PAGES_MIN);
 	unsigned class, richest;
@@ -193,7 +195,7 @@ static void yield_empty(struct tgc_cache *cache)
 static void make_room(struct tgc_cache *cache, unsigned class, unsigned count)
 {
 	note_still(cache, class, count);
-	yield_empty(cache);
+	tgc_yield_empty(cache);
 }
 
 /* From the daemon: what was asked for ahead of need, or now.  0 or -errno. */
@@ -258,16 +260,18 @@ static unsigned ahead_size(const struct tgc_cache *cache, unsigned class)
 	return (unsigned)tgs_max(1, tgs_min(batch_size(cache, class), part));
 }
 
-/* Is it time to ask for the next batch?  When the last span is begun; or, while the spans at hand are new, at once, so that the
- * daemon makes the next while these are used, if both are little against what the thread has. */
+/* Is it time to ask for the next batch?  When the last span is begun; or, while the spans at hand are new, when a quarter of
+ * them is left, so that the daemon makes the next while these are used, if both are little against what the thread has.  Where
+ * the heap is large, at once: its growth waits for memory to be made. */
 static bool wants_more(const struct tgc_cache *cache, unsigned class)
 {
 	const struct tgc_supply *supply = &cache->supply[class];
-	unsigned n = ahead_size(cache, class);
+	unsigned n = ahead_size(cache, class), left;
 
 	if (!supply->head)
 		return true;
-	return supply->head->fresh && supply->n_empty < n &&
+	left = cache->n_pages < AHEAD_AT_ONCE ? n / AHEAD_LATE_PART : n;
+	return supply->head->fresh && supply->n_empty < left &&
 	       (uint64_t)n * tgs_classes[class].n_pages <= cache->n_pages / (2 * BATCH_PART);
 }
 

@@ -218,8 +218,11 @@ int tgd_heap_put_spans(struct tgd_heap *heap, uint32_t client_id, unsigned slot,
 		}
 	}
 	for (i = 0; i < n; i++) {
-		if (tgd_lease_at(&heap->lease, pages[i], &span))
-			tgd_central_put(&heap->central, &span, heap->holders.table[index].closet);
+		if (!tgd_lease_at(&heap->lease, pages[i], &span))
+			continue;
+		if (span.class == 0)
+			tgd_scavenge_long(&heap->scavenge, span.n_pages);
+		tgd_central_put(&heap->central, &span, heap->holders.table[index].closet);
 	}
 	return 0;
 }

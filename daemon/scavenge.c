@@ -16,9 +16,12 @@
 #define DECAY_PART    4u
 #define REST_FACTOR   99u
 #define REST_MAX_MS   1000u
-#define MADE_PART     16u /* of the pages in use, and ... */
-#define MADE_MIN      64u /* ... at least so many may lie idle while memory is made */
-#define MADE_SLICE    32u /* 256 KiB: requests wait for no more */
+#define MADE_PART     16u   /* of the pages in use, and ... */
+#define MADE_MIN      32u   /* ... at least so many may lie idle while memory is made */
+#define MADE_SLICE    32u   /* 256 KiB: requests wait for no more */
+#define LONG_PAGES    128u  /* 1 MiB */
+#define LONG_MAX      1024u /* 8 MiB at a time: with more the pace is for comfort, as ever */
+#define LONG_MS       2u
 
 void tgd_scavenge_init(struct tgd_scavenge *scavenge, struct tgd_pages *pages,
 		       struct tgd_backing *backing)
@@ -95,6 +98,29 @@ void tgd_scavenge_made(struct tgd_scavenge *scavenge, uint64_t n_pages)
 	scavenge->made_pages += n_pages;
 }
 
+void tgd_scavenge_long(struct tgd_scavenge *scavenge, uint64_t n_pages)
+{
+	if (n_pages >= LONG_PAGES)
+		scavenge->long_pages += n_pages;
+}
+
+/* Have the long pieces lain idle long enough?  Since the last of them came.  Returns milliseconds until then; 0: there is
+ * none any more. */
+static uint64_t settle_long(struct tgd_scavenge *scavenge, uint64_t now_ms)
+{
+	if (scavenge->long_pages == 0)
+		return 0;
+	if (scavenge->long_seen != scavenge->long_pages) {
+		scavenge->long_seen = scavenge->long_pages;
+		scavenge->long_at_ms = now_ms + LONG_MS;
+	}
+	if (now_ms < scavenge->long_at_ms)
+		return scavenge->long_at_ms - now_ms;
+	scavenge->made_pages += tgs_min(scavenge->long_pages, LONG_MAX);
+	scavenge->long_pages = scavenge->long_seen = 0;
+	return 0;
+}
+
 /* Memory was made although some lies idle, which did not fit.  True: a slice of it went back. */
 static bool exchange(struct tgd_scavenge *scavenge)
 {
@@ -108,13 +134,11 @@ static bool exchange(struct tgd_scavenge *scavenge)
 	return n != 0;
 }
 
-int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms)
+/* A slice of what is above the goal. */
+static int work_paced(struct tgd_scavenge *scavenge, uint64_t now_ms)
 {
 	uint64_t excess, begun, rest;
 
-	decay(scavenge, now_ms);
-	if (exchange(scavenge))
-		return 0;
 	if (tgd_pages_free_backed(scavenge->pages) == 0)
 		return -1;
 	excess = tgd_scavenge_excess(scavenge);
@@ -137,4 +161,18 @@ int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms)
 	rest = tgs_min(tgs_max(rest, 1), REST_MAX_MS);
 	scavenge->rest_until_ms = now_ms + rest;
 	return (int)rest;
+}
+
+int tgd_scavenge_work(struct tgd_scavenge *scavenge, uint64_t now_ms)
+{
+	uint64_t long_ms;
+	int paced_ms;
+
+	decay(scavenge, now_ms);
+	long_ms = settle_long(scavenge, now_ms);
+	if (exchange(scavenge))
+		return 0;
+	paced_ms = work_paced(scavenge, now_ms);
+	return long_ms != 0 && (paced_ms < 0 || (uint64_t)paced_ms > long_ms) ? (int)long_ms
+									      : paced_ms;
 }

@@ -11,6 +11,9 @@
  *   growth    when memory is made although much lies idle (a sixteenth of what is in use), as it did
  *             not fit or lay elsewhere, as much of that goes back, so that what a heap has does not
  *             grow by holes
+ *   long      what clients give back in pieces of a megabyte and more goes as if as much had
+ *             been made (up to 8 MiB of it), unless it is used again within 2 ms: such objects are few,
+ *             and their process has kept them for a while already
  *   limit     in use and idle together never exceed the heap's limit: that is kept at once, without
  *             the pace
  *
@@ -30,6 +33,9 @@ struct tgd_scavenge {
 	uint64_t peak_pages;  /* recent; decays */
 	uint64_t spare_pages; /* so many idle pages above the goal stay, too */
 	uint64_t made_pages;  /* made since as many idle ones were last given back */
+	uint64_t long_pages;  /* came back in long pieces, and may yet be used again ... */
+	uint64_t long_seen;   /* ... when this was looked at last ... */
+	uint64_t long_at_ms;  /* ... until then */
 	uint64_t decay_at_ms; /* next time that it falls; 0: not started */
 	uint64_t rest_until_ms;
 	uint64_t state_bytes; /* of state given back, since the start */
@@ -43,6 +49,9 @@ void tgd_scavenge_note(struct tgd_scavenge *scavenge);
 
 /* Memory was made for so many pages. */
 void tgd_scavenge_made(struct tgd_scavenge *scavenge, uint64_t n_pages);
+
+/* A client gave back a large span of so many. */
+void tgd_scavenge_long(struct tgd_scavenge *scavenge, uint64_t n_pages);
 
 /* Idle pages above the goal: how many. */
 uint64_t tgd_scavenge_excess(const struct tgd_scavenge *scavenge);

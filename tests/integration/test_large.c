@@ -133,6 +133,26 @@ static void test_what_is_left_goes_when_small_ones_grow(void)
 		tg_free(objects[i]);
 }
 
+/* What small classes keep for a next rise goes when the heap grows for a large object. */
+static void test_what_small_ones_left_goes_when_a_large_one_comes(void)
+{
+	static void *objects[8 * 1024];
+	const unsigned n = sizeof(objects) / sizeof(*objects);
+	unsigned i;
+	void *p;
+
+	for (i = 0; i < n; i++) {
+		objects[i] = tg_malloc(1024);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(objects[i]);
+	}
+	for (i = 0; i < n; i++)
+		tg_free(objects[i]);
+	p = tg_malloc(4 * MIB);
+	CU_ASSERT_PTR_NOT_NULL(p);
+	CU_ASSERT(tgt_stats().cached_bytes <= 2 * MIB);
+	tg_free(p);
+}
+
 /* ---- threads of one process share them ---- */
 
 #define SHELF 32
@@ -349,6 +369,8 @@ int main(void)
 		{"A buffer that grows leaves little behind", test_what_grows_leaves_little_behind},
 		{"What is left of them goes when small objects grow",
 		 test_what_is_left_goes_when_small_ones_grow},
+		{"What is left of small ones goes when a large one comes",
+		 test_what_small_ones_left_goes_when_a_large_one_comes},
 		{"The threads of a process share their large objects",
 		 test_threads_share_large_objects},
 		{"What a thread freed it has again, and when it ends the others have it",

@@ -123,7 +123,7 @@ static void the_highest_pages_go_first(void)
 	CU_ASSERT_EQUAL(tgd_heap_map(heap, 2, cell, &n_pages, &per_cell), 2);
 	CU_ASSERT_EQUAL(cell[0].returned, 0);
 	/* The map ends with the last span; memory made ahead lies behind it. */
-	CU_ASSERT_EQUAL(cell[1].returned, 128 - 2001 / 128);
+	CU_ASSERT_EQUAL(cell[1].returned, 32 - 2001 / 128);
 }
 
 static void what_is_made_replaces_what_lies_idle(void)
@@ -147,6 +147,75 @@ static void what_is_made_replaces_what_lies_idle(void)
 	while (tgd_heap_work(heap, 1001) == 0)
 		;
 	CU_ASSERT(idle_pages() >= 700 / 16 - 20);
+}
+
+static void work_at(uint64_t now)
+{
+	while (tgd_heap_work(heap, now) == 0)
+		;
+}
+
+static void a_long_piece_goes_at_once(void)
+{
+	uint64_t page = grow(1000, 1000);
+
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	CU_ASSERT_EQUAL(tgd_heap_work(heap, 1000), 2);
+	work_at(1001);
+	CU_ASSERT(idle_pages() >= 1000);
+	work_at(1002);
+	CU_ASSERT_EQUAL(idle_pages(), 32);
+}
+
+static void of_very_long_pieces_the_rest_keeps_to_the_pace(void)
+{
+	uint64_t page = grow(8000, 1000), idle;
+
+	idle = 8000 + idle_pages();
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	work_at(1000);
+	work_at(1002);
+	CU_ASSERT_EQUAL(idle - idle_pages(), 1024);
+}
+
+static void more_long_pieces_begin_the_wait_anew(void)
+{
+	uint64_t low = grow(200, 1000), high = grow(200, 1000);
+
+	CU_ASSERT_EQUAL(put_span(client, slot, high), 0);
+	work_at(1000);
+	CU_ASSERT_EQUAL(put_span(client, slot, low), 0);
+	work_at(1001);
+	work_at(1002);
+	CU_ASSERT(idle_pages() >= 400);
+	work_at(1003);
+	CU_ASSERT_EQUAL(idle_pages(), 32);
+}
+
+static void a_long_piece_that_is_needed_again_stays(void)
+{
+	uint64_t page = grow(1000, 1000);
+
+	CU_ASSERT_EQUAL(put_span(client, slot, page), 0);
+	work_at(1001);
+	CU_ASSERT_EQUAL(get_large(client, slot, 1000).page, page);
+	work_at(2000);
+	CU_ASSERT_EQUAL(status().scavenged_bytes, 0);
+}
+
+static void short_pieces_keep_to_the_pace(void)
+{
+	uint64_t page[16];
+	unsigned i;
+
+	for (i = 0; i < 16; i++)
+		page[i] = grow(127, 1000);
+	for (i = 0; i < 16; i++)
+		CU_ASSERT_EQUAL(put_span(client, slot, page[i]), 0);
+	work_at(1000);
+	work_at(1010);
+	CU_ASSERT(idle_pages() >= 16 * 127);
+	CU_ASSERT_EQUAL(status().scavenged_bytes, 0);
 }
 
 static void punched_pages_are_zero_and_work_again(void)
@@ -253,6 +322,12 @@ static CU_TestInfo scavenge[] = {
 	{"a slice is bounded", a_slice_is_bounded},
 	{"the highest pages go first", the_highest_pages_go_first},
 	{"what is made replaces what lies idle", what_is_made_replaces_what_lies_idle},
+	{"a long piece goes at once", a_long_piece_goes_at_once},
+	{"of very long pieces the rest keeps to the pace",
+	 of_very_long_pieces_the_rest_keeps_to_the_pace},
+	{"more long pieces begin the wait anew", more_long_pieces_begin_the_wait_anew},
+	{"a long piece that is needed again stays", a_long_piece_that_is_needed_again_stays},
+	{"short pieces keep to the pace", short_pieces_keep_to_the_pace},
 	{"punched pages are zero and work again", punched_pages_are_zero_and_work_again},
 	{"state of free pages goes with them", state_of_free_pages_goes_with_them},
 	{"state next to a span in use stays", state_next_to_a_span_in_use_stays},
