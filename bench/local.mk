@@ -41,7 +41,7 @@ $(%C%_tg_scale_OBJECTS): | $(tg_generated)
 # ---- tgbench, and the workers that it starts ----
 #
 # The workloads are compiled once for each kind of allocator (alloc.h).  That the compiler knows what malloc and free do
-# must not help anybody.
+# must not help anybody; and a loop begins at a cache line, so that what it takes does not depend on what stands before it.
 tgbench_programs = \
 	%D%/tgbench/tgb-malloc \
 	%D%/tgbench/tgb-malloc-noplt \
@@ -85,8 +85,8 @@ tgbench_worker_sources = \
 	%D%/tgbench/work-tiny.c \
 	%D%/tgbench/worker.c \
 	%D%/tgbench/worker.h
-tgbench_worker_cflags = $(AM_CFLAGS) -O2 -fno-builtin-malloc -fno-builtin-calloc -fno-builtin-realloc \
-	-fno-builtin-free
+tgbench_worker_cflags = $(AM_CFLAGS) -O2 -falign-functions=64 -fno-builtin-malloc -fno-builtin-calloc \
+	-fno-builtin-realloc -fno-builtin-free
 
 %C%_tgbench_tgb_malloc_SOURCES = $(tgbench_worker_sources)
 %C%_tgbench_tgb_malloc_CFLAGS = $(tgbench_worker_cflags)
