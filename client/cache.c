@@ -450,12 +450,12 @@ static bool is_dirty(const struct tgs_slot *slot)
 	return any != 0;
 }
 
-void tgc_cache_drain(struct tgc_cache *cache)
+bool tgc_cache_drain(struct tgc_cache *cache)
 {
 	unsigned i, class;
 
 	if (!is_dirty(cache->slot))
-		return;
+		return false;
 	/* Nothing is given back before the end: that would take spans out of the lists that are being walked. */
 	cache->draining = true;
 	for (i = 0; i < TGS_DIRTY_BITS / 64; i++) {
@@ -481,4 +481,5 @@ void tgc_cache_drain(struct tgc_cache *cache)
 		if (cache->supply[class].n_empty != 0)
 			tgc_return_some(cache, class);
 	}
+	return true;
 }

@@ -83,8 +83,7 @@ struct tgc_large_hints {
 /* Spans of a class asked for ahead of need; client/prefetch.c. */
 struct tgc_prefetch {
 	struct tgc_post post;
-	uint32_t class; /* 0: none asked for */
-	uint32_t n;     /* what came; under the connection's lock until collected */
+	uint32_t n; /* what came; under the connection's lock until collected */
 	uint64_t grants
 		[TGC_PREFETCH_MAX]; /* twice the first page, and 1 if it is known to be zero */
 };
@@ -115,11 +114,10 @@ struct tgc_cache {
 	_Atomic uint64_t empty_pages; /* in the lists' empty spans */
 	uint64_t
 		grown_pages; /* asked for since client/refill.c last looked which classes are out of use */
-	struct tgc_span *bucket[TGS_DIRTY_BITS];
-	struct tgc_prefetch prefetch[TGC_PREFETCHES];
-	uint32_t n_prefetches;  /* asked for so far */
-	uint32_t n_long_stacks; /* classes whose hints are in `hints` */
-	uint16_t n_asks;        /* how often spans of any class were needed from the daemon */
+	uint32_t n_prefetches;              /* asked for so far */
+	uint8_t prefetched[TGC_PREFETCHES]; /* of which class each is; 0: none asked for */
+	uint32_t n_long_stacks;             /* classes whose hints are in `hints` */
+	uint16_t n_asks; /* how often spans of any class were needed from the daemon */
 	uint32_t
 		first_left; /* so many first spans of classes may be asked for one by one; client/first.c */
 	struct tgc_cache *next_idle;
@@ -137,6 +135,9 @@ struct tgc_cache {
 	_Atomic uint64_t n_pages;
 	_Atomic uint64_t foreign_frees;
 	_Atomic uint64_t n_owed;
+	/* A small heap touches the beginning of this, and nothing of the next two. */
+	struct tgc_span *bucket[TGS_DIRTY_BITS];
+	struct tgc_prefetch prefetch[TGC_PREFETCHES];
 	struct tgc_large_hints large;
 	_Alignas(64) struct tgc_target targets[TGS_CLASSES_ALL];
 	_Alignas(64) struct tgc_few_hints few_hints[TGS_CLASSES_ALL];
@@ -252,8 +253,8 @@ bool tgc_bin_next(struct tgc_cache *cache, unsigned class);
 /* The hints and the bin's word go back to their spans, and the current span to where it belongs. */
 void tgc_bin_unload(struct tgc_cache *cache, unsigned class);
 
-/* Harvests the spans that others have freed objects of. */
-void tgc_cache_drain(struct tgc_cache *cache);
+/* Harvests the spans that others have freed objects of.  False: there are none. */
+bool tgc_cache_drain(struct tgc_cache *cache);
 
 /* Takes a slot of the bin's word, which has one.  `ret_zero`: is its memory known to be zero? */
 static inline void *tgc_bin_take(struct tgc_bin *bin, const struct tgc_supply *supply,

@@ -63,7 +63,7 @@ static struct tgc_prefetch *find(struct tgc_cache *cache, unsigned class)
 	unsigned i;
 
 	for (i = 0; i < TGC_PREFETCHES; i++) {
-		if (cache->prefetch[i].class == class)
+		if (cache->prefetched[i] == class)
 			return &cache->prefetch[i];
 	}
 	return NULL;
@@ -72,13 +72,14 @@ static struct tgc_prefetch *find(struct tgc_cache *cache, unsigned class)
 /* Waits for it, if need be. */
 static void take(struct tgc_cache *cache, struct tgc_prefetch *prefetch)
 {
-	unsigned class = prefetch->class;
+	uint8_t *asked = &cache->prefetched[prefetch - cache->prefetch];
+	unsigned class = *asked;
 	size_t i;
 
 	tgc_rpc_begin();
 	tgc_rpc_collect(&prefetch->post);
 	tgc_rpc_end();
-	prefetch->class = 0;
+	*asked = 0;
 	for (i = 0; i < prefetch->n; i++)
 		(void)tgc_span_add(cache, prefetch->grants[i] / 2, class, prefetch->grants[i] % 2);
 }
@@ -86,11 +87,11 @@ static void take(struct tgc_cache *cache, struct tgc_prefetch *prefetch)
 /* The place of what was asked for longest ago: most likely it has come, and nobody needed it. */
 static struct tgc_prefetch *make_place(struct tgc_cache *cache)
 {
-	struct tgc_prefetch *oldest = &cache->prefetch[cache->n_prefetches++ % TGC_PREFETCHES];
+	unsigned i = cache->n_prefetches++ % TGC_PREFETCHES;
 
-	if (oldest->class != 0)
-		take(cache, oldest);
-	return oldest;
+	if (cache->prefetched[i] != 0)
+		take(cache, &cache->prefetch[i]);
+	return &cache->prefetch[i];
 }
 
 bool tgc_prefetch_asked(struct tgc_cache *cache, unsigned class)
@@ -110,7 +111,7 @@ void tgc_prefetch_ask(struct tgc_cache *cache, unsigned class, unsigned count)
 	if (tgc_rpc_post(tgc_get_spans(&get, cache->slot_id, class,
 				       (unsigned)tgs_min(count, TGC_PREFETCH_MAX)),
 			 &prefetch->post) == 0)
-		prefetch->class = class;
+		cache->prefetched[prefetch - cache->prefetch] = (uint8_t) class;
 	tgc_rpc_end();
 }
 
@@ -119,7 +120,7 @@ void tgc_prefetch_settle(struct tgc_cache *cache)
 	unsigned i;
 
 	for (i = 0; i < TGC_PREFETCHES; i++) {
-		if (cache->prefetch[i].class != 0)
+		if (cache->prefetched[i] != 0)
 			take(cache, &cache->prefetch[i]);
 	}
 }

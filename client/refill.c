@@ -235,8 +235,7 @@ static bool at_hand(struct tgc_cache *cache, unsigned class)
 {
 	if (tgc_bin_next(cache, class))
 		return true;
-	tgc_cache_drain(cache);
-	return tgc_bin_next(cache, class);
+	return tgc_cache_drain(cache) && tgc_bin_next(cache, class);
 }
 
 /* Before the daemon is asked.  True: now there is something at hand. */
