@@ -543,6 +543,56 @@ static void test_two_processes_free_one_object(void)
 	}
 }
 
+#define SHELF 200
+
+struct shelf {
+	size_t size;
+	uint8_t *objects[SHELF];
+};
+
+/* Each object once, and with each something that is none: behind the last slot of its page, inside of it, itself again. */
+static void free_with_what_is_none(void *arg)
+{
+	const struct shelf *shelf = arg;
+	const struct tgs_class *class = &tgs_classes[tgs_size_to_class(shelf->size)];
+	unsigned i;
+
+	for (i = 0; i < SHELF; i++) {
+		uint8_t *p = shelf->objects[i];
+		uint8_t *page = p - (uintptr_t)p % TGS_PAGE_SIZE;
+
+		tg_free(page + class->n_slots * class->size);
+		tg_free(p + 1);
+		tg_free(p);
+		tg_free(p);
+		TGT_EXPECT(tgt_stats().errors == 3 * (i + 1));
+	}
+	TGT_EXPECT(tgt_stats().foreign_frees == SHELF);
+	TGT_EXPECT(tg_trim() == 0);
+	TGT_EXPECT(tgt_stats().errors == 3 * SHELF);
+}
+
+static void test_what_is_none_of_anothers_objects_is_counted(void)
+{
+	/* Spans of one page, with some bytes behind the last slot. */
+	static const size_t sizes[] = {48, 80, 112, 240};
+	struct shelf shelf;
+	unsigned i, k;
+
+	for (i = 0; i < TGS_ARRAY_LEN(sizes); i++) {
+		const struct tgs_class *class = &tgs_classes[tgs_size_to_class(sizes[i])];
+
+		CU_ASSERT_FATAL(class->n_pages == 1 &&
+				class->n_slots * class->size < TGS_PAGE_SIZE);
+		shelf.size = sizes[i];
+		for (k = 0; k < SHELF; k++)
+			shelf.objects[k] = tg_malloc(sizes[i]);
+		CU_ASSERT_EQUAL(tgt_in_child(free_with_what_is_none, &shelf), 0);
+		tgt_check(0);
+		errors_are(0);
+	}
+}
+
 static void free_and_trim(void *arg)
 {
 	struct thief *thief = arg;
@@ -614,6 +664,8 @@ int main(void)
 		 test_the_owner_frees_what_a_thread_keeps_at_hand},
 		{"Of two processes that free one object the second is told",
 		 test_two_processes_free_one_object},
+		{"What is none of another process's objects is counted, and its objects are freed",
+		 test_what_is_none_of_anothers_objects_is_counted},
 		{"An owner that frees what another process is freeing is told",
 		 test_the_owner_frees_what_another_is_freeing},
 		{"TG_ON_ERROR can be abort or count and nothing else",
