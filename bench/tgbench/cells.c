@@ -78,6 +78,8 @@ const struct tgb_cell tgb_all_cells[] = {
 	RING("16..1024", "lo=16 hi=1024", ALL),
 	RING("64-threads", "threads=1 lo=64 hi=64", SELF),
 	RING("16..1024-threads", "threads=1 lo=16 hi=1024", SELF),
+	RING("64-bare", "threads=1 bare=1", SELF),
+	RING("64-bare-8", "threads=1 bare=1 stores=8", SELF),
 	TWO(16),
 	TWO(64),
 	TWO(256),

@@ -2,7 +2,9 @@
  *
  * prodcons: pointers go through a ring with one producer and one consumer, each with its own cache lines and a copy of
  * the other's position, who tell each other of 32 pointers at a time, so that the ring costs next to nothing.  On a shared
- * heap the two are processes, and with a private allocator threads (threads=1: threads for all).
+ * heap the two are processes, and with a private allocator threads (threads=1: threads for all).  bare=1: what the way from
+ * core to core takes by itself.  The objects are those of a table in turn, and nobody allocates or frees; stores=N: but the
+ * producer makes N more stores to memory of its own for each, as an allocator would.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -23,6 +25,10 @@
 #define TOLD     32   /* pointers put or taken until the other one is told */
 #define PER_LOOK 1024 /* objects between two looks at the clock */
 #define SPINS    2000 /* before the CPU is left to others */
+#define BARE     8192 /* objects of the table */
+
+static _Alignas(64) char bare_objects[BARE][64];
+static _Alignas(64) volatile uint64_t own_stores[8];
 
 struct ring {
 	/* the producer's own, and what it tells */
@@ -83,22 +89,30 @@ static void *get(struct ring *r)
 }
 
 /* NULL is the end; an odd pointer the start of the measurement. */
-static void *consume(void *arg)
+static inline __attribute__((always_inline)) uint64_t consume_all(struct ring *r, bool bare)
 {
-	struct ring *r = arg;
 	uint64_t sum = 0;
 	char *object;
 
-	tgb_pin((int)tgb_arg("cpu2", -1));
 	while ((object = get(r)) != NULL) {
 		if (((uintptr_t)object & 1) != 0) {
 			tgb_use_begin(&r->consumer);
 			continue;
 		}
 		sum += *(volatile uint64_t *)object;
-		TGB_FREE(object);
+		if (!bare)
+			TGB_FREE(object);
 	}
 	tgb_use_end(&r->consumer);
+	return sum;
+}
+
+static void *consume(void *arg)
+{
+	uint64_t sum;
+
+	tgb_pin((int)tgb_arg("cpu2", -1));
+	sum = tgb_arg("bare", 0) > 0 ? consume_all(arg, true) : consume_all(arg, false);
 	return (void *)(uintptr_t)(sum & 0);
 }
 
@@ -125,6 +139,34 @@ static double produce(struct ring *r, const uint32_t *sizes, double seconds)
 	return n;
 }
 
+static double produce_bare(struct ring *r, unsigned n_stores, double seconds)
+{
+	double end = tgb_now_ns() + seconds * 1e9, n = 0;
+	unsigned i, k, at = 0;
+
+	do {
+		for (i = 0; i < PER_LOOK; i++) {
+			void *object = bare_objects[at++ % BARE];
+
+			for (k = 0; k < n_stores; k++)
+				own_stores[k] = i;
+			tgb_write(object, true, i);
+			put(r, object);
+		}
+		n += PER_LOOK;
+	} while (tgb_now_ns() < end);
+	return n;
+}
+
+static double produce_for(struct ring *r, const uint32_t *sizes, double seconds)
+{
+	double n_stores = tgb_arg("stores", 0);
+
+	if (tgb_arg("bare", 0) > 0)
+		return produce_bare(r, n_stores < 8 ? (unsigned)n_stores : 8, seconds);
+	return produce(r, sizes, seconds);
+}
+
 void tgb_work_prodcons(void)
 {
 	bool threads = !IS_SHARED || tgb_arg("threads", 0) > 0;
@@ -139,10 +181,10 @@ void tgb_work_prodcons(void)
 		pid = tgb_fork(consume_in_child, r);
 	else if (pthread_create(&thread, NULL, consume, r) != 0)
 		tgb_die("no thread");
-	produce(r, sizes, tgb_seconds() / 2);
+	produce_for(r, sizes, tgb_seconds() / 2);
 	put(r, (void *)1);
 	tgb_use_begin(&use);
-	n = produce(r, sizes, tgb_seconds());
+	n = produce_for(r, sizes, tgb_seconds());
 	put(r, NULL);
 	tell_put(r);
 	if (threads)
