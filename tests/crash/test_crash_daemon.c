@@ -251,7 +251,7 @@ static const struct tgt_uncovered uncovered[] = {
 	{"shm/link.c", "compare_exchange_strong", "the daemon swings no link"},
 	/* "the recoverer helps one that lives" leads there in one of two runs, and others now and then. */
 	{"shm/step.c", "&slot->mark, &mark, seq",
-	 "whether it must help is chance; test_crash_stopped demands it"},
+	 "whether it must help is chance, and no script makes it certain"},
 	/* What a daemon leaves that was killed while it cleared a span's state: tests/unit/test_takeover_half makes it by hand. */
 	{"daemon/backing-find.c", "words[i], 0", "takeover of state half cleared"},
 	{NULL, NULL, NULL},
