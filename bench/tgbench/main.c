@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench/tgbench/tgbench.h"
@@ -207,14 +206,6 @@ static bool can(const struct tgb_allocator *a, const struct tgb_cell *cell)
 	return a->wanted && a->missing == NULL && (cell->kinds & 1u << a->kind) != 0;
 }
 
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void progress(unsigned round, unsigned cell, const char *who, double started)
 {
 	const struct tgb_cell *c = &bench.cells[cell];
@@ -223,7 +214,7 @@ static void progress(unsigned round, unsigned cell, const char *who, double star
 
 	if (done > 0)
 		snprintf(left, sizeof(left), "; %.0f s to go",
-			 (now_s() - started) / done * (all - done));
+			 (tgb_now_s() - started) / done * (all - done));
 	/* On a terminal one line that changes; else a line for each line of the table. */
 	if (isatty(STDERR_FILENO))
 		fprintf(stderr, "\r\033[Kround %u of %u: %s %s, %s%s", round + 1, bench.rounds,
@@ -277,8 +268,6 @@ static void measure_cell(unsigned round, unsigned cell, double started)
 	unsigned i;
 
 	progress(round, cell, NULL, started);
-	if (bench.cells[cell].fresh_bytes == 0)
-		tgb_ready_give();
 	for (i = 0; i < bench.n_allocators; i++) {
 		unsigned a = (i + round + cell) % bench.n_allocators;
 
@@ -292,7 +281,7 @@ static void measure_cell(unsigned round, unsigned cell, double started)
 
 static void measure(void)
 {
-	double started = now_s();
+	double started = tgb_now_s();
 	unsigned round, cell;
 
 	bench.runs = calloc((size_t)bench.n_cells * bench.n_allocators * bench.rounds,
@@ -305,7 +294,7 @@ static void measure(void)
 	}
 	tgb_ready_give();
 	fprintf(stderr, "%smeasured in %.0f s\n",
-		isatty(STDERR_FILENO) ? "\r\033[K" : "== ", now_s() - started);
+		isatty(STDERR_FILENO) ? "\r\033[K" : "== ", tgb_now_s() - started);
 }
 
 static void parse(int argc, char **argv)

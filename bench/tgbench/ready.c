@@ -12,7 +12,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench/tgbench/tgbench.h"
@@ -25,14 +24,6 @@ static struct {
 	size_t bytes;
 	double took_s;
 } holder;
-
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 /* Should there be too little memory, it is this process that has to go, and nobody else. */
 static void be_first_to_go(void)
@@ -87,7 +78,7 @@ static void hold(size_t bytes)
 
 double tgb_ready_take(size_t bytes)
 {
-	double begun = now_s();
+	double begun = tgb_now_s();
 	pid_t parent = getpid();
 	int status = 0;
 
@@ -104,7 +95,7 @@ double tgb_ready_take(size_t bytes)
 	holder.bytes = bytes;
 	if (holder.pid > 0 && waitpid(holder.pid, &status, WUNTRACED) == holder.pid &&
 	    WIFSTOPPED(status))
-		return holder.took_s = now_s() - begun;
+		return holder.took_s = tgb_now_s() - begun;
 	holder.pid = 0;
 	return -1;
 }

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench/tgbench/tgbench.h"
@@ -35,14 +34,6 @@ struct worker {
 	bool hung;
 	int status;
 };
-
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 /* ---- the worker process ---- */
 
@@ -95,11 +86,11 @@ static bool read_more(int fd, char *text, size_t size)
 /* Until both are closed, or the deadline. */
 static bool collect(struct worker *w, int out, int err)
 {
-	double end = now_s() + w->deadline_s;
+	double end = tgb_now_s() + w->deadline_s;
 	struct pollfd fds[2] = {{.fd = out, .events = POLLIN}, {.fd = err, .events = POLLIN}};
 
 	while (fds[0].fd >= 0 || fds[1].fd >= 0) {
-		double left = end - now_s();
+		double left = end - tgb_now_s();
 
 		if (left <= 0 || poll(fds, 2, (int)(left * 1000) + 1) == 0)
 			return false;

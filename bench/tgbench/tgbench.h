@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/types.h>
+#include <time.h>
 
 #define TGB_METRICS    5 /* with the end of the list */
 #define TGB_ALLOCATORS 24
@@ -102,6 +103,15 @@ void tgb_allocators_without_plt(struct tgb_bench *b);
 void tgb_allocators_probe(struct tgb_bench *b);
 /* The path of something that was built: an environment variable, or relative to our own program. */
 const char *tgb_built(const char *variable, const char *relative);
+
+/* Seconds on a clock that only goes on. */
+static inline double tgb_now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
 
 /* run.c */
 void tgb_run_cell(struct tgb_bench *b, const struct tgb_cell *cell, const struct tgb_allocator *a,
