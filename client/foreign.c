@@ -131,7 +131,7 @@ static bool turn_to(struct tgc_cache *cache, struct tgc_target *target, uint64_t
 
 	if (info->size - 2 > HOLD_BACK_MAX - 2 ||
 	    (entry & TGS_ENTRY_OWNER_MASK) == cache->owner_bits ||
-	    (info->kind == TGS_DENSE && !(entry & TGS_ENTRY_MORE)))
+	    (tgs_is_dense(info->kind) && !(entry & TGS_ENTRY_MORE)))
 		return false;
 	*target = (struct tgc_target){
 		.entry = entry & ~TGS_ENTRY_DELTA_MASK,

@@ -57,7 +57,7 @@ int tgc_state_ask(uint64_t page)
 	body.ahead = choose_ahead();
 	r = tgc_rpc_call(&request, TGD__REPLY__BODY__NOT_SET, NULL);
 	tgc_rpc_end();
-	if (r == 0 && !tgs_has_more(&tgc_heap, TGS_DENSE, page))
+	if (r == 0 && !(tgs_page_entry(&tgc_heap, page) & TGS_ENTRY_MORE))
 		r = -EPROTO;
 	/* The span has ended meanwhile: with a live object in it, it would not have. */
 	if (r == -EINVAL)

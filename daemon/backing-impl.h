@@ -63,8 +63,8 @@ struct tgd_area {
 enum {
 	TGD_AREA_RECORDS,
 	TGD_AREA_DENSE,
-	TGD_AREA_DENSE_TAKEN,
-	TGD_AREA_TINY_TAKEN,
+	TGD_AREA_DENSE_TAKEN, /* TGS_DENSE_KINDS of them */
+	TGD_AREA_TINY_TAKEN = TGD_AREA_DENSE_TAKEN + TGS_DENSE_KINDS,
 	TGD_AREA_TINY_MORE,
 	TGD_AREAS
 };
@@ -76,23 +76,26 @@ static inline bool tgd_area_is_of(unsigned area, unsigned kind, bool more)
 	case TGD_AREA_RECORDS:
 		return true;
 	case TGD_AREA_DENSE:
-		return kind == TGS_DENSE && more;
-	case TGD_AREA_DENSE_TAKEN:
-		return kind == TGS_DENSE;
+		return tgs_is_dense(kind) && more;
 	case TGD_AREA_TINY_TAKEN:
 		return kind == TGS_TINY;
-	default:
+	case TGD_AREA_TINY_MORE:
 		return kind == TGS_TINY && more;
+	default:
+		return kind - TGS_DENSE_2 == area - TGD_AREA_DENSE_TAKEN;
 	}
 }
 
 static inline void tgd_areas_of(const struct tgs_geometry *g, struct tgd_area ret[TGD_AREAS])
 {
+	unsigned i;
+
 	ret[TGD_AREA_RECORDS] = (struct tgd_area){g->records_at, sizeof(struct tgs_record)};
 	ret[TGD_AREA_DENSE] =
 		(struct tgd_area){g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit)};
-	ret[TGD_AREA_DENSE_TAKEN] =
-		(struct tgd_area){g->dense_taken_at, sizeof(struct tgs_dense_taken)};
+	for (i = 0; i < TGS_DENSE_KINDS; i++)
+		ret[TGD_AREA_DENSE_TAKEN + i] =
+			(struct tgd_area){g->dense_taken_at[i], TGS_DENSE_BYTES(i)};
 	ret[TGD_AREA_TINY_TAKEN] =
 		(struct tgd_area){g->tiny_taken_at, sizeof(struct tgs_tiny_taken)};
 	ret[TGD_AREA_TINY_MORE] = (struct tgd_area){g->tiny_more_at, sizeof(struct tgs_tiny_more)};

@@ -293,14 +293,14 @@ static bool has_any(const struct tgd_backing *backing, uint64_t at, uint64_t byt
 unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages)
 {
 	struct tgd_area areas[TGD_AREAS];
-	const struct tgd_area *dense = &areas[TGD_AREA_DENSE_TAKEN],
-			      *tiny = &areas[TGD_AREA_TINY_TAKEN];
+	unsigned i;
 
 	tgd_areas_of(&backing->view->geometry, areas);
-	if (has_any(backing, dense->at + page * dense->stride, n_pages * dense->stride))
-		return TGS_DENSE;
-	if (has_any(backing, tiny->at + page * tiny->stride, n_pages * tiny->stride))
-		return TGS_TINY;
+	for (i = TGD_AREA_DENSE_TAKEN; i <= TGD_AREA_TINY_TAKEN; i++) {
+		if (has_any(backing, areas[i].at + page * areas[i].stride,
+			    n_pages * areas[i].stride))
+			return TGS_DENSE_2 + (i - TGD_AREA_DENSE_TAKEN);
+	}
 	return TGS_SPARSE;
 }
 
@@ -333,57 +333,6 @@ int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 	tgd_backing_count_scavenged(backing, bytes);
 	tgd_headroom_give(&backing->headroom, bytes);
 	return 0;
-}
-
-/* Do all pages with state in this block of an area hold no span? */
-static bool block_is_free(const struct tgd_backing *backing, const struct tgd_pages *pages,
-			  const struct tgd_area *area, uint64_t block)
-{
-	uint64_t first = (block * TGS_OS_PAGE - area->at) / area->stride;
-	uint64_t n = tgs_max(TGS_OS_PAGE / area->stride, 1);
-	struct tgd_pages_count count;
-
-	n = tgs_min(n, backing->view->geometry.n_pages - first);
-	tgd_pages_count(pages, first, n, &count);
-	return count.in_use == 0;
-}
-
-/* Only the first and the last block can belong to other pages, too. */
-static uint64_t punch_area(struct tgd_backing *backing, const struct tgd_pages *pages,
-			   const struct tgd_area *area, uint64_t page, uint64_t n_pages)
-{
-	uint64_t first = (area->at + page * area->stride) / TGS_OS_PAGE;
-	uint64_t end = tgd_area_block_end(area, page + n_pages);
-	uint64_t i, len, bytes = 0;
-
-	if (!block_is_free(backing, pages, area, first))
-		first++;
-	if (first < end && !block_is_free(backing, pages, area, end - 1))
-		end--;
-	for (i = first; i < end; i += len) {
-		len = tgd_bits_run(backing->state_bits, i, end);
-		if (!tgd_bits_get(backing->state_bits, i) ||
-		    tgd_backing_punch_file(backing->heap_fd, i * TGS_OS_PAGE, len * TGS_OS_PAGE) <
-			    0)
-			continue;
-		tgd_bits_put(backing->state_bits, i, len, false);
-		bytes += len * TGS_OS_PAGE;
-	}
-	tgd_headroom_give(&backing->headroom, bytes);
-	return bytes;
-}
-
-uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_pages *pages,
-				 uint64_t page, uint64_t n_pages)
-{
-	struct tgd_area areas[TGD_AREAS];
-	uint64_t bytes = 0;
-	unsigned i;
-
-	tgd_areas_of(&backing->view->geometry, areas);
-	for (i = 0; i < TGD_AREAS; i++)
-		bytes += punch_area(backing, pages, &areas[i], page, n_pages);
-	return bytes;
 }
 
 uint64_t tgd_backing_resident(const struct tgd_backing *backing)

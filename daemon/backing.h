@@ -87,8 +87,8 @@ bool tgd_backing_has_map(const struct tgd_backing *backing, uint64_t at, uint64_
 bool tgd_backing_has_state(const struct tgd_backing *backing, uint64_t at, uint64_t bytes);
 bool tgd_backing_has_page(const struct tgd_backing *backing, uint64_t page);
 
-/* Which kind of spans has state memory among these pages, whose first is a multiple of 16; TGS_SPARSE: neither dense nor tiny
- * ones. */
+/* Which kind of spans has state memory among these pages, whose first is a multiple of their number, 16 or 32; TGS_SPARSE:
+ * neither dense nor tiny ones. */
 unsigned tgd_backing_kind(const struct tgd_backing *backing, uint64_t page, uint64_t n_pages);
 
 /* The first pages of [page, page + n_pages) that are alike: how many, and whether backed. */
@@ -103,6 +103,11 @@ int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
  * pages only.  Returns the bytes. */
 uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_pages *pages,
 				 uint64_t page, uint64_t n_pages);
+
+/* These pages have just become spans of that kind (TGS_SPARSE: large ones, too).  Gives back the state of other kinds that lies
+ * with theirs and that no span has any use of. */
+void tgd_backing_drop_others(struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
+			     unsigned kind);
 
 /* ---- for a daemon that takes the files over: which memory is there? ----
  *

@@ -59,10 +59,14 @@ static bool area_is_zero(const struct tgd_heap *heap, uint64_t at, uint64_t stri
 static bool page_is_zero(const struct tgd_heap *heap, uint64_t page)
 {
 	const struct tgs_geometry *g = &heap->view.geometry;
+	unsigned i;
 
+	for (i = 0; i < TGS_DENSE_KINDS; i++) {
+		if (!area_is_zero(heap, g->dense_taken_at[i], TGS_DENSE_BYTES(i), page))
+			return false;
+	}
 	return area_is_zero(heap, g->records_at, sizeof(struct tgs_record), page) &&
 	       area_is_zero(heap, g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit), page) &&
-	       area_is_zero(heap, g->dense_taken_at, sizeof(struct tgs_dense_taken), page) &&
 	       area_is_zero(heap, g->tiny_taken_at, sizeof(struct tgs_tiny_taken), page) &&
 	       area_is_zero(heap, g->tiny_more_at, sizeof(struct tgs_tiny_more), page);
 }

@@ -27,7 +27,7 @@ struct tgd_heap {
 	struct tgd_roots roots;
 	uint64_t limit_pages;
 	uint64_t group
-		[3]; /* by kind: the group of pages (heap-place.c) where the last span was put */
+		[TGS_KINDS]; /* by kind: the group of pages (heap-place.c) where the last span was put */
 	bool grows; /* the last grant was of memory that had to be made: some is made for the next */
 	uint64_t n_refused;
 	uint64_t sweep_at_ms;   /* next sweep of central */

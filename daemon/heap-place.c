@@ -1,36 +1,43 @@
 /* heap-place.c - which free pages become the next spans of small objects.
  *
  * Idle pages first, since they have memory; else the lowest.  But spans whose state is of one kind are to lie together: that
- * state gets memory in blocks of 4 KiB, which belong to 16 or 8 dense spans, or to 4 tiny ones, and are half empty where others
- * lie between them.  So 16 pages are a group, and the first dense or tiny span in it makes it one of that kind, until its
- * state has no memory any more.  Spans of the kind go there, others elsewhere, as long as not much lies idle: that idle
- * pages are used is worth more than that groups are kept apart.
+ * state gets memory in blocks of 4 KiB, which belong to 32, 16 or 8 dense spans, or to 4 tiny ones, and are half empty where
+ * others lie between them.  So 16 pages are a group (32 for a kind of which so many share a block), and the first dense or
+ * tiny span in it makes it one of that kind, until its state has no memory any more.  Spans of the kind go there, others
+ * elsewhere, as long as not much lies idle: that idle pages are used is worth more than that groups are kept apart.
  */
 #include "daemon/heap-impl.h"
 #include "shm/base.h"
 
-#define GROUP_PAGES   16u
-#define LOOK_MAX      8u  /* groups that one search looks at in vain */
-#define LOOK_IDLE_MAX 16u /* holes, for a large span */
-#define IDLE_PART     32u /* of the pages in spans, and ... */
-#define IDLE_MIN      16u /* ... so many pages: not much */
+#define GROUP_PAGES     TGS_DENSE_GROUP
+#define GROUP_PAGES_MAX 32u
+#define LOOK_MAX        8u  /* groups that one search looks at in vain */
+#define LOOK_IDLE_MAX   16u /* holes, for a large span */
+#define IDLE_PART       32u /* of the pages in spans, and ... */
+#define IDLE_MIN        16u /* ... so many pages: not much */
 
 /* May a span of that kind lie in this group? */
 typedef bool group_test(const struct tgd_heap *heap, unsigned kind, uint64_t group);
 
-static unsigned kind_of(const struct tgd_heap *heap, uint64_t group)
+static unsigned group_pages(unsigned kind)
 {
-	return tgd_backing_kind(&heap->backing, group, GROUP_PAGES);
+	return kind == TGS_DENSE_2 ? GROUP_PAGES_MAX : GROUP_PAGES;
+}
+
+/* Of a group of spans of `kind`. */
+static unsigned kind_of(const struct tgd_heap *heap, unsigned kind, uint64_t group)
+{
+	return tgd_backing_kind(&heap->backing, group, group_pages(kind));
 }
 
 static bool is_own(const struct tgd_heap *heap, unsigned kind, uint64_t group)
 {
-	return kind_of(heap, group) == kind;
+	return kind_of(heap, kind, group) == kind;
 }
 
 static bool is_no_other(const struct tgd_heap *heap, unsigned kind, uint64_t group)
 {
-	unsigned its = kind_of(heap, group);
+	unsigned its = kind_of(heap, kind, group);
 
 	return its == TGS_SPARSE || its == kind;
 }
@@ -46,10 +53,11 @@ static bool is_any(const struct tgd_heap *heap, unsigned kind, uint64_t group)
 static bool passes(const struct tgd_heap *heap, group_test *test, unsigned kind, uint64_t page,
 		   uint64_t n_pages, uint64_t *ret_next)
 {
-	uint64_t group = tgs_round_down(page, GROUP_PAGES);
+	unsigned step = group_pages(kind);
+	uint64_t group = tgs_round_down(page, step);
 
-	for (; group < page + n_pages; group += GROUP_PAGES) {
-		*ret_next = group + GROUP_PAGES;
+	for (; group < page + n_pages; group += step) {
+		*ret_next = group + step;
 		if (!test(heap, kind, group))
 			return false;
 	}
@@ -109,9 +117,9 @@ static unsigned find_in_own(struct tgd_heap *heap, unsigned kind, unsigned count
 		page = find(heap, is_own, kind, 0, 1);
 	if (page == TGD_PAGES_NONE)
 		return 0;
-	heap->group[kind] = tgs_round_down(page, GROUP_PAGES);
+	heap->group[kind] = tgs_round_down(page, group_pages(kind));
 	*ret_page = page;
-	for (n = 1; n < count && (page + n) % GROUP_PAGES != 0; n++) {
+	for (n = 1; n < count && (page + n) % group_pages(kind) != 0; n++) {
 		if (tgd_pages_find(heap->pages, page + n, 1) != page + n)
 			break;
 	}
@@ -121,12 +129,13 @@ static unsigned find_in_own(struct tgd_heap *heap, unsigned kind, unsigned count
 /* New groups. */
 static unsigned find_group(struct tgd_heap *heap, unsigned kind, unsigned count, uint64_t *ret_page)
 {
-	uint64_t n_pages = tgs_round_up(count, GROUP_PAGES);
-	uint64_t page = find(heap, is_no_other, kind, 0, n_pages + GROUP_PAGES - 1);
+	unsigned in_group = group_pages(kind);
+	uint64_t n_pages = tgs_round_up(count, in_group);
+	uint64_t page = find(heap, is_no_other, kind, 0, n_pages + in_group - 1);
 
 	if (page == TGD_PAGES_NONE)
 		return 0;
-	*ret_page = heap->group[kind] = tgs_round_up(page, GROUP_PAGES);
+	*ret_page = heap->group[kind] = tgs_round_up(page, in_group);
 	return count;
 }
 

@@ -91,6 +91,9 @@ static unsigned grow(struct tgd_heap *heap, unsigned class, unsigned slot, unsig
 							    : tgs_classes[class].n_slots,
 					    .zero = zero};
 	}
+	if (count > 0)
+		tgd_backing_drop_others(&heap->backing, page - n_pages * count, n_pages * count,
+					tgs_classes[class].kind);
 	tgd_scavenge_note(&heap->scavenge);
 	return count;
 }

@@ -241,10 +241,18 @@ void tgd_lease_resize(struct tgd_lease *lease, struct tgs_span *span, uint64_t n
 		tgd_pages_release(lease->pages, span->page + n_pages, old - n_pages, false);
 }
 
+/* Do the words of this span lie where those of spans of that kind do? */
+static bool same_words(const struct tgs_span *span, unsigned kind)
+{
+	unsigned its = tgs_classes[span->class].kind;
+
+	return its == kind || (tgs_is_dense(its) && tgs_is_dense(kind));
+}
+
 int tgd_lease_back_more(struct tgd_lease *lease, const struct tgs_span *span, bool urgent)
 {
 	unsigned kind = tgs_classes[span->class].kind;
-	uint64_t n = kind == TGS_DENSE ? TGS_DENSE_GROUP : 1;
+	uint64_t n = tgs_is_dense(kind) ? TGS_DENSE_GROUP : 1;
 	uint64_t page = tgs_round_down(span->page, n), end = page + n;
 	struct tgs_span other;
 	int r;
@@ -252,7 +260,7 @@ int tgd_lease_back_more(struct tgd_lease *lease, const struct tgs_span *span, bo
 	assert(kind != TGS_SPARSE);
 	r = tgd_backing_words(lease->backing, kind, span->page, urgent);
 	for (; r == 0 && page < end; page++) {
-		if (tgd_lease_at(lease, page, &other) && tgs_classes[other.class].kind == kind &&
+		if (tgd_lease_at(lease, page, &other) && same_words(&other, kind) &&
 		    !tgs_has_more(lease->view, kind, page))
 			write_entries(lease, &other);
 	}

@@ -7,6 +7,7 @@ noinst_LTLIBRARIES += %D%/libtgdaemon.la
 	%D%/accept.h \
 	%D%/admin.c \
 	%D%/admin.h \
+	%D%/backing-drop.c \
 	%D%/backing-find.c \
 	%D%/backing-huge.c \
 	%D%/backing-impl.h \

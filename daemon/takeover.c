@@ -46,7 +46,7 @@ static bool lacks_bit(const struct tgd_heap *heap, const struct tgs_span *span)
 {
 	unsigned kind = tgs_classes[span->class].kind;
 
-	return kind == TGS_DENSE && !tgs_has_more(&heap->view, kind, span->page) &&
+	return tgs_is_dense(kind) && !tgs_has_more(&heap->view, kind, span->page) &&
 	       tgd_backing_has_words(&heap->backing, kind, span->page);
 }
 

@@ -5,7 +5,7 @@
  * them only where the daemon put it (fallocate) before it told anybody of it.
  *
  *   map:   header | roots | clients | slots | page map (8 bytes a page)
- *   heap:  header | thread slots | central dirty bits | span records | dense state (2 areas) | tiny state (2 areas) | pages
+ *   heap:  header | thread slots | central dirty bits | span records | dense state (4 areas) | tiny state (2 areas) | pages
  *
  * Everything is found by arithmetic on a page number; no pointer lies in shared memory, only offsets (refs).
  * docs/layout.md describes the same in words; tests/unit/test_layout.c pins sizes and offsets.  Change anything here
@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TGS_LAYOUT_VERSION 7u
+#define TGS_LAYOUT_VERSION 8u
 
 #define TGS_PAGE_SHIFT  13
 #define TGS_PAGE_SIZE   8192u
@@ -33,6 +33,8 @@
 #define TGS_ROOTS_MAX      4096u
 #define TGS_ROOT_NAME_SIZE 128u /* with the closing NUL */
 #define TGS_HEAP_NAME_SIZE 64u  /* with the closing NUL */
+
+#define TGS_DENSE_KINDS 3u /* areas for the bytes of dense spans, see TGS_DENSE_BYTES */
 
 #define TGS_RESERVE_MIN (UINT64_C(64) << 20)
 #define TGS_RESERVE_MAX (UINT64_C(16) << 40)
@@ -99,15 +101,15 @@ struct tgs_geometry {
 	uint64_t page_map_at; /* const once published */
 	uint64_t map_bytes;   /* const once published */
 	/* byte offsets in the heap file, and its length */
-	uint64_t threads_at;     /* const once published */
-	uint64_t dirty_at;       /* const once published */
-	uint64_t records_at;     /* const once published */
-	uint64_t dense_at;       /* const once published */
-	uint64_t dense_taken_at; /* const once published */
-	uint64_t tiny_taken_at;  /* const once published */
-	uint64_t tiny_more_at;   /* const once published */
-	uint64_t data_at;        /* const once published; the pages; a multiple of 4 MiB */
-	uint64_t heap_bytes;     /* const once published */
+	uint64_t threads_at;                      /* const once published */
+	uint64_t dirty_at;                        /* const once published */
+	uint64_t records_at;                      /* const once published */
+	uint64_t dense_at;                        /* const once published */
+	uint64_t dense_taken_at[TGS_DENSE_KINDS]; /* const once published; see TGS_DENSE_BYTES */
+	uint64_t tiny_taken_at;                   /* const once published */
+	uint64_t tiny_more_at;                    /* const once published */
+	uint64_t data_at;    /* const once published; the pages; a multiple of 4 MiB */
+	uint64_t heap_bytes; /* const once published */
 	/* a link's 64 bits: offset in the low bits, then thread slot, then sequence number */
 	uint32_t link_offset_bits; /* const once published */
 	uint32_t link_seq_bits;    /* const once published */
@@ -315,9 +317,8 @@ struct tgs_record {
 #define TGS_DENSE_GROUP 16u  /* their pages share an OS page of it, and so TGS_ENTRY_MORE */
 #define TGS_TINY_UNITS  128u /* tiny spans: one bit a byte */
 
-struct tgs_dense_taken {
-	tgs_taken taken[TGS_DENSE_UNITS * 64];
-};
+/* The bytes of their slots lie in three areas, by how many there can be: up to 128, 256 and 512, and so many bytes a page. */
+#define TGS_DENSE_BYTES(i) (UINT64_C(128) << (i))
 
 /* Tiny spans have their taken words apart, since they are all that most tiny spans ever touch: half as many bytes as the
  * others, and the only ones that have memory from the start. */
@@ -356,6 +357,6 @@ _Static_assert(TGS_PENDING_FREES == 64 * TGS_PENDING_GROUP, "layout");
 _Static_assert(sizeof(struct tgs_unit) == 32, "layout");
 _Static_assert(sizeof(struct tgs_record) == 128, "layout");
 _Static_assert(TGS_DENSE_GROUP *TGS_DENSE_UNITS * sizeof(struct tgs_unit) == TGS_OS_PAGE, "layout");
-_Static_assert(sizeof(struct tgs_dense_taken) == 512, "layout");
+_Static_assert(TGS_DENSE_BYTES(TGS_DENSE_KINDS - 1) == TGS_DENSE_UNITS * 64, "layout");
 _Static_assert(sizeof(struct tgs_tiny_taken) == 1024, "layout");
 _Static_assert(sizeof(struct tgs_tiny_more) == 4096, "layout");

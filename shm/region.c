@@ -31,7 +31,7 @@
 void tgs_geometry_init(struct tgs_geometry *geometry, uint64_t n_pages)
 {
 	struct tgs_geometry *g = geometry;
-	unsigned bits = 0;
+	unsigned bits = 0, i;
 	uint64_t at;
 
 	memset(g, 0, sizeof(*g));
@@ -54,8 +54,10 @@ void tgs_geometry_init(struct tgs_geometry *geometry, uint64_t n_pages)
 	at = g->records_at + n_pages * sizeof(struct tgs_record);
 	g->dense_at = tgs_round_up(at, TGS_OS_PAGE);
 	at = g->dense_at + n_pages * TGS_DENSE_UNITS * sizeof(struct tgs_unit);
-	g->dense_taken_at = tgs_round_up(at, TGS_OS_PAGE);
-	at = g->dense_taken_at + n_pages * sizeof(struct tgs_dense_taken);
+	for (i = 0; i < TGS_DENSE_KINDS; i++) {
+		g->dense_taken_at[i] = tgs_round_up(at, TGS_OS_PAGE);
+		at = g->dense_taken_at[i] + n_pages * TGS_DENSE_BYTES(i);
+	}
 	g->tiny_taken_at = tgs_round_up(at, TGS_OS_PAGE);
 	at = g->tiny_taken_at + n_pages * sizeof(struct tgs_tiny_taken);
 	g->tiny_more_at = tgs_round_up(at, TGS_OS_PAGE);
@@ -324,7 +326,10 @@ int tgs_region_map(struct tgs_heap *heap, int map_fd, int heap_fd, bool writable
 		.slots = (struct tgs_slot *)((uint8_t *)base + g.threads_at),
 		.records = (struct tgs_record *)((uint8_t *)base + g.records_at),
 		.dense = (struct tgs_unit *)((uint8_t *)base + g.dense_at),
-		.dense_taken = (struct tgs_dense_taken *)((uint8_t *)base + g.dense_taken_at),
+		.taken = {(tgs_taken *)base + g.records_at + offsetof(struct tgs_record, taken),
+			  (tgs_taken *)base + g.dense_taken_at[0],
+			  (tgs_taken *)base + g.dense_taken_at[1],
+			  (tgs_taken *)base + g.dense_taken_at[2]},
 		.tiny_taken = (struct tgs_tiny_taken *)((uint8_t *)base + g.tiny_taken_at),
 		.tiny_more = (struct tgs_tiny_more *)((uint8_t *)base + g.tiny_more_at),
 		.dirty = (_Atomic uint64_t *)((uint8_t *)base + g.dirty_at),

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "shm/layout.h"
+#include "shm/sizeclass.h"
 
 /* This process's view of a heap.  Plain private memory; everything in it is const once tgs_region_map has returned. */
 struct tgs_heap {
@@ -15,11 +16,11 @@ struct tgs_heap {
 	const _Atomic uint64_t *page_map; /* one entry a page */
 	struct tgs_slot *slots;
 	struct tgs_record *records;
-	struct tgs_unit *dense;              /* TGS_DENSE_UNITS a page */
-	struct tgs_dense_taken *dense_taken; /* one a page */
-	struct tgs_tiny_taken *tiny_taken;   /* one a page */
-	struct tgs_tiny_more *tiny_more;     /* one a page */
-	_Atomic uint64_t *dirty;             /* central's: one bit a page */
+	struct tgs_unit *dense;            /* TGS_DENSE_UNITS a page */
+	tgs_taken *taken[TGS_TINY];        /* by kind: the bytes of slots, see tgs_taken_bytes */
+	struct tgs_tiny_taken *tiny_taken; /* one a page */
+	struct tgs_tiny_more *tiny_more;   /* one a page */
+	_Atomic uint64_t *dirty;           /* central's: one bit a page */
 	const struct tgs_map_header *map;
 	const struct tgs_root *roots;
 	const struct tgs_slot_owner *slot_owners;

@@ -212,6 +212,15 @@ static bool place_in(uint64_t at, uint64_t stride, uint64_t units_at, uint64_t u
 	       (in_unit == remote_at || in_unit == remote_at + sizeof(uint64_t));
 }
 
+/* Of the span at this page; where there is none that is dense, any. */
+static unsigned dense_kind(const struct tgs_heap *heap, uint64_t page)
+{
+	struct tgs_span span;
+	unsigned kind = tgs_span_at(heap, page, &span) ? tgs_classes[span.class].kind : TGS_TINY;
+
+	return tgs_is_dense(kind) ? kind : TGS_DENSE_8;
+}
+
 bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_place *ret)
 {
 	const struct tgs_geometry *g = &heap->geometry;
@@ -225,7 +234,8 @@ bool tgs_word_place(const struct tgs_heap *heap, uint64_t ref, struct tgs_word_p
 	}
 	if (ref >= g->dense_at &&
 	    ref < g->dense_at + g->n_pages * TGS_DENSE_UNITS * sizeof(struct tgs_unit)) {
-		ret->kind = TGS_DENSE;
+		ret->kind = dense_kind(heap, (ref - g->dense_at) /
+						     (TGS_DENSE_UNITS * sizeof(struct tgs_unit)));
 		return place_in(ref - g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit), 0,
 				sizeof(struct tgs_unit), TGS_DENSE_UNITS, in_unit, ret);
 	}

@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,8 +27,13 @@
 #define TGS_FINE_MAX    1024  /* the largest request whose class is looked up in steps of 8 bytes */
 #define TGS_TINY_MAX    15    /* the largest request that goes to a tiny span */
 
-/* How many units of 64 objects the state of a span has: 1, 8 or 128. */
-enum tgs_kind { TGS_SPARSE, TGS_DENSE, TGS_TINY };
+/* How many units of 64 objects the state of a span has at most: 1; 2, 4 or 8 ("dense"); 128. */
+enum tgs_kind { TGS_SPARSE, TGS_DENSE_2, TGS_DENSE_4, TGS_DENSE_8, TGS_TINY, TGS_KINDS };
+
+static inline bool tgs_is_dense(unsigned kind)
+{
+	return kind - TGS_DENSE_2 <= TGS_DENSE_8 - TGS_DENSE_2;
+}
 
 /* The shape of a span of one class; const data. */
 struct tgs_class {

@@ -2,8 +2,8 @@
  *
  * A span serves one size class (or is one large object).  Its state is units of 64 objects: `taken` (the owner's),
  * `remote` (freed by others, not yet harvested), `published`.  Where they lie depends on how many objects there are:
- * in the record (up to 64), in the dense area (up to 512), or in the two tiny areas (8192 bytes, each one possibly the
- * start of an object).  Everything here is look-up; who may write what stands in layout.h.
+ * in the record (up to 64), in the dense areas (up to 128, 256, 512), or in the two tiny areas (8192 bytes, each one
+ * possibly the start of an object).  Everything here is look-up; who may write what stands in layout.h.
  */
 #pragma once
 
@@ -51,7 +51,8 @@ static inline bool tgs_has_more(const struct tgs_heap *heap, unsigned kind, uint
 /* The bytes of a span's slots; not of a tiny span. */
 static inline tgs_taken *tgs_taken_bytes(const struct tgs_heap *heap, unsigned kind, uint64_t page)
 {
-	return kind == TGS_SPARSE ? heap->records[page].taken : heap->dense_taken[page].taken;
+	/* Both a record and the shortest of the others are 128 bytes. */
+	return heap->taken[kind] + (page << (kind < TGS_DENSE_4 ? 7 : 6 + kind));
 }
 
 /* Which objects of a unit are taken.  Acquire. */
@@ -85,7 +86,7 @@ static inline _Atomic uint64_t *tgs_published_word(const struct tgs_heap *heap, 
 {
 	if (kind == TGS_SPARSE)
 		return &heap->records[page].unit.published;
-	if (kind == TGS_DENSE)
+	if (tgs_is_dense(kind))
 		return &heap->dense[page * TGS_DENSE_UNITS + unit].published;
 	return &heap->tiny_more[page].unit[unit].published;
 }
@@ -95,7 +96,7 @@ static inline _Atomic uint64_t *tgs_remote_word(const struct tgs_heap *heap, uns
 {
 	if (kind == TGS_SPARSE)
 		return &heap->records[page].unit.remote[half];
-	if (kind == TGS_DENSE)
+	if (tgs_is_dense(kind))
 		return &heap->dense[page * TGS_DENSE_UNITS + unit].remote[half];
 	return &heap->tiny_more[page].unit[unit].remote[half];
 }

@@ -151,6 +151,15 @@ static void check_lookup(const struct size_class *classes, unsigned n)
 	}
 }
 
+static const char *kind_of(uint32_t slots)
+{
+	if (slots <= SPARSE_MAX)
+		return "TGS_SPARSE";
+	if (slots <= 2 * SPARSE_MAX)
+		return "TGS_DENSE_2";
+	return slots <= 4 * SPARSE_MAX ? "TGS_DENSE_4" : "TGS_DENSE_8";
+}
+
 static void print_classes(const struct size_class *classes, unsigned n)
 {
 	puts("/* size, objects, pages, kind, magic */\n"
@@ -159,8 +168,7 @@ static void print_classes(const struct size_class *classes, unsigned n)
 	for (unsigned i = 1; i < n; i++)
 		printf("\t[%u] = { %" PRIu32 ", %" PRIu32 ", %" PRIu32 ", %s, %" PRIu64 " },\n", i,
 		       classes[i].size, n_slots(&classes[i]), classes[i].n_pages,
-		       n_slots(&classes[i]) <= SPARSE_MAX ? "TGS_SPARSE" : "TGS_DENSE",
-		       magic_of(classes[i].size));
+		       kind_of(n_slots(&classes[i])), magic_of(classes[i].size));
 	printf("\t[TGS_CLASS_TINY] = { 1, %d, 1, TGS_TINY, UINT64_C(1) << 32 },\n};\n", PAGE);
 }
 

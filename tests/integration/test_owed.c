@@ -82,7 +82,7 @@ static void make_foreign(void)
 
 static bool has_more(const void *p)
 {
-	return tgs_has_more(&tgc_heap, TGS_DENSE,
+	return tgs_has_more(&tgc_heap, TGS_DENSE_4,
 			    (uint64_t)((const uint8_t *)p - tgc_heap.data) >> TGS_PAGE_SHIFT);
 }
 

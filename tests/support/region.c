@@ -123,6 +123,15 @@ void tgt_take(uint64_t page, unsigned index)
 	tgt_set_taken(tgt_heap, tgs_classes[tgt_span(page).class].kind, page, index);
 }
 
+void tgt_clear_taken(uint64_t page)
+{
+	unsigned kind;
+
+	for (kind = TGS_DENSE_2; kind <= TGS_DENSE_8; kind++)
+		memset((void *)tgs_taken_bytes(tgt_heap, kind, page), 0,
+		       TGS_DENSE_BYTES(kind - TGS_DENSE_2));
+}
+
 _Atomic uint64_t *tgt_remote_word(uint64_t page, unsigned index)
 {
 	unsigned kind = tgs_classes[tgt_span(page).class].kind;

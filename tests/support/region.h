@@ -45,6 +45,8 @@ struct tgs_span tgt_span(uint64_t page);
 /* The taken bit of an object, and the remote word for it. */
 void tgt_take(uint64_t page, unsigned index);
 _Atomic uint64_t *tgt_remote_word(uint64_t page, unsigned index);
+/* All the bytes that the page's slots have in the areas of dense spans. */
+void tgt_clear_taken(uint64_t page);
 /* The object's bit in it. */
 static inline uint64_t tgt_remote_bit(unsigned index)
 {

@@ -71,7 +71,7 @@ static void test_counts(void)
 		tgt_remove_span(PAGE);
 		memset(&tgt_heap->records[PAGE], 0, sizeof(struct tgs_record));
 		memset(&tgt_heap->dense[PAGE * TGS_DENSE_UNITS], 0, 256);
-		memset(&tgt_heap->dense_taken[PAGE], 0, sizeof(struct tgs_dense_taken));
+		tgt_clear_taken(PAGE);
 	}
 	tgt_put_span(PAGE, 0, OWNER, 12);
 	CU_ASSERT_EQUAL(counts_of(PAGE, NULL).object_bytes, 0);
@@ -162,10 +162,10 @@ static void test_buffered_frees_are_not_live(void)
 	CU_ASSERT_EQUAL(counts.objects, 512 - 6);
 	CU_ASSERT_EQUAL(counts.pending, 5);
 	CU_ASSERT_EQUAL(counts.remote, 1);
-	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, &pending, TGS_DENSE, PAGE, 0),
+	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, &pending, TGS_DENSE_4, PAGE, 0),
 			UINT64_C(0x100000007));
-	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, &pending, TGS_DENSE, PAGE, 3), 0);
-	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, NULL, TGS_DENSE, PAGE, 0), 0);
+	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, &pending, TGS_DENSE_4, PAGE, 3), 0);
+	CU_ASSERT_EQUAL(tgs_pending_bits(tgt_heap, NULL, TGS_DENSE_4, PAGE, 0), 0);
 	tgs_pending_done(&pending);
 	CU_ASSERT_EQUAL(pending.n, 0);
 

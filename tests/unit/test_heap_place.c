@@ -39,6 +39,56 @@ static void kinds_lie_in_groups_of_their_own(void)
 	CU_ASSERT(get_span(client, slot, DENSE).page / GROUP != group[1]);
 }
 
+/* A block of 4 KiB has room for the bytes of 32, 16 or 8 spans, by how many slots they have: with others asked for in between,
+ * they fill as few as can be. */
+static void dense_spans_fill_blocks_with_their_like(void)
+{
+	static const unsigned classes[] = {6, 5, 2};
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client), i, k, n;
+	uint64_t page[3][64];
+
+	for (i = 0; i < 64; i++) {
+		for (k = 0; k < 3; k++)
+			page[k][i] = get_span(client, slot, classes[k]).page;
+		(void)get_span(client, slot, SPARSE);
+	}
+	for (k = 0; k < 3; k++) {
+		unsigned in_block = 32 >> k, blocks = 0;
+
+		for (i = 0; i < 64; i++) {
+			for (n = 0; n < i && page[k][n] / in_block != page[k][i] / in_block; n++)
+				;
+			blocks += n == i;
+		}
+		CU_ASSERT_EQUAL(blocks, 64 / in_block);
+	}
+}
+
+/* Pages whose spans had 512 slots get spans with 128: what they had for 512 goes, but where one of the old ones is left. */
+static void state_of_another_kind_goes(void)
+{
+	uint32_t client = add_client(0);
+	unsigned slot = open_slot(client), n = 0, i;
+	struct tgd_grant old[64], new[64];
+	uint64_t before;
+
+	CU_ASSERT_EQUAL_FATAL(tgd_heap_get_spans(heap, client, slot, 2, 64, old, &n), 0);
+	CU_ASSERT_EQUAL_FATAL(n, 64);
+	take_objects(old[20].page, 512);
+	for (i = 0; i < 64; i++)
+		CU_ASSERT_EQUAL(i != 20 ? put_span(client, slot, old[i].page) : 0, 0);
+	before = status().resident_bytes;
+	for (i = 0; i < 63; i += n)
+		CU_ASSERT_EQUAL_FATAL(
+			tgd_heap_get_spans(heap, client, slot, 6, 63 - i, &new[i], &n), 0);
+	for (i = 0; i < 63; i++)
+		CU_ASSERT(new[i].page >= old[0].page &&new[i].page <= old[63].page);
+	/* 7 of 8 blocks went, 2 came. */
+	CU_ASSERT_EQUAL(status().resident_bytes, before - 5 * TGS_OS_PAGE);
+	CU_ASSERT_EQUAL(checked().objects, 512);
+}
+
 static void a_batch_goes_into_groups(void)
 {
 	uint32_t client = add_client(0);
@@ -94,6 +144,10 @@ int main(void)
 	CU_TestInfo tests[] = {
 		{"Dense and tiny spans lie in groups of their own",
 		 kinds_lie_in_groups_of_their_own},
+		{"Dense spans fill blocks with their like",
+		 dense_spans_fill_blocks_with_their_like},
+		{"State of another kind goes when pages become other spans",
+		 state_of_another_kind_goes},
 		{"A batch fills groups, and the next span the last of them",
 		 a_batch_goes_into_groups},
 		{"Much idle memory is used wherever it is",

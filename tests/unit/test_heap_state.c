@@ -24,7 +24,14 @@ int __wrap_fallocate(int fd, int mode, off_t at, off_t bytes)
 	return __real_fallocate(fd, mode, at, bytes);
 }
 
-enum { TINY = TGS_CLASS_TINY, DENSE = 5, MORE = TGS_OS_PAGE, GROUP = TGS_DENSE_GROUP };
+enum {
+	TINY = TGS_CLASS_TINY,
+	DENSE = 5,
+	DENSE_TOO = 4,
+	SHORTER = 6,
+	MORE = TGS_OS_PAGE,
+	GROUP = TGS_DENSE_GROUP
+};
 
 static uint32_t client, other;
 static unsigned slot, thread;
@@ -319,7 +326,7 @@ static void check_sees_an_entry_that_does_not_tell(void)
 static void a_group_of_dense_spans_has_it_together(void)
 {
 	uint64_t page = get_spans(client, slot, DENSE, 20), group = page - page % GROUP;
-	uint64_t theirs = get_spans(other, thread, DENSE + 1, 1), before = resident(), i;
+	uint64_t theirs = get_spans(other, thread, DENSE_TOO, 1), before = resident(), i;
 
 	CU_ASSERT_EQUAL(page, group);
 	CU_ASSERT_EQUAL(theirs, page + 20);
@@ -329,18 +336,37 @@ static void a_group_of_dense_spans_has_it_together(void)
 		CU_ASSERT_EQUAL(has_more(page + i), i >= GROUP);
 	CU_ASSERT_EQUAL(resident(), before + MORE);
 	CU_ASSERT_EQUAL(owner_of(theirs), thread);
-	CU_ASSERT_EQUAL(span_at(theirs).class, DENSE + 1);
+	CU_ASSERT_EQUAL(span_at(theirs).class, DENSE_TOO);
 	/* What is granted there later has it from the start. */
 	before = resident();
 	CU_ASSERT_EQUAL(get_spans(other, thread, DENSE, 1), page + 21);
 	CU_ASSERT(has_more(page + 21));
-	CU_ASSERT_EQUAL(tgs_remote_bits(view, TGS_DENSE, page + 21, 0), 0);
+	CU_ASSERT_EQUAL(tgs_remote_bits(view, TGS_DENSE_4, page + 21, 0), 0);
 	CU_ASSERT_EQUAL(back(page + 21, 0), 0);
 	CU_ASSERT_EQUAL(resident(), before + PAGE);
 	take_object(page + 17, 5);
 	publish(page + 17, 5);
 	remote_free(thread, page + 17, 5);
 	CU_ASSERT_EQUAL(resident(), before + PAGE);
+}
+
+/* Their bytes lie apart, and so do they, as a rule; their words do not. */
+static void dense_spans_of_other_lengths_have_it_too(void)
+{
+	uint64_t page = get_spans(client, slot, DENSE, 40), shorter, i;
+
+	for (i = 0; i < 30; i++)
+		CU_ASSERT_EQUAL(i != 3 ? put_span(client, slot, page + i) : 0, 0);
+	/* Much lies idle there, and is taken. */
+	shorter = get_span(client, slot, SHORTER).page;
+	CU_ASSERT_FATAL(shorter >= page && shorter < page + GROUP);
+	CU_ASSERT_FALSE(has_more(shorter));
+	CU_ASSERT_EQUAL(back(page + 3, 0), 0);
+	CU_ASSERT(has_more(page + 3));
+	CU_ASSERT(has_more(shorter));
+	take_object(shorter, 127);
+	remote_free(thread, shorter, 127);
+	CU_ASSERT_EQUAL(tgs_remote_bits(view, TGS_DENSE_2, shorter, 1), UINT64_C(1) << 63);
 }
 
 static void groups_are_done_ahead_of_need(void)
@@ -365,10 +391,10 @@ static void it_goes_with_the_last_of_the_group(void)
 	CU_ASSERT_EQUAL(put_span(client, slot, page + 1), 0);
 	(void)tgd_heap_trim(heap);
 	CU_ASSERT(has_more(page));
-	CU_ASSERT_EQUAL(get_spans(client, slot, DENSE + 2, 1), page + 1);
+	CU_ASSERT_EQUAL(get_spans(client, slot, DENSE_TOO, 1), page + 1);
 	CU_ASSERT(has_more(page + 1));
 	CU_ASSERT_EQUAL(put_span(client, slot, page + 1), 0);
-	while (view->dense_taken[page].taken[0] != 0) {
+	while (tgs_taken_bytes(view, TGS_DENSE_4, page)[0] != 0) {
 		static unsigned i;
 
 		remote_free(thread, page, i++);
@@ -411,7 +437,7 @@ static void the_next_daemon_tells_all_of_the_group(void)
 	*entry(page + 30) &= ~TGS_ENTRY_MORE;
 	*entry(page + 31) &= ~TGS_ENTRY_MORE;
 	/* When none had. */
-	CU_ASSERT_EQUAL(tgd_backing_words(&heap->backing, TGS_DENSE, page, true), 0);
+	CU_ASSERT_EQUAL(tgd_backing_words(&heap->backing, TGS_DENSE_4, page, true), 0);
 	take_over();
 	CU_ASSERT_EQUAL(count_more(page, 40), GROUP);
 	CU_ASSERT_EQUAL(count_more(page + GROUP, GROUP), GROUP);
@@ -426,8 +452,8 @@ static void a_mark_for_words_without_memory_means_nothing(void)
 {
 	uint64_t page = get_spans(client, slot, DENSE, 1), before = resident();
 
-	view->dense_taken[page].taken[3] = TGS_HELD | TGS_SPECIAL;
-	view->dense_taken[page].taken[4] = TGS_TAKEN | TGS_GOING | TGS_SPECIAL;
+	tgs_taken_bytes(view, TGS_DENSE_4, page)[3] = TGS_HELD | TGS_SPECIAL;
+	tgs_taken_bytes(view, TGS_DENSE_4, page)[4] = TGS_TAKEN | TGS_GOING | TGS_SPECIAL;
 	take_object(page, 70);
 	CU_ASSERT_EQUAL(tgd_heap_client_end(heap, client), 0);
 	while (tgd_heap_work(heap, 1) == 0)
@@ -440,6 +466,7 @@ static void a_mark_for_words_without_memory_means_nothing(void)
 
 static CU_TestInfo dense[] = {
 	{"a group of dense spans has it together", a_group_of_dense_spans_has_it_together},
+	{"dense spans of other lengths have it, too", dense_spans_of_other_lengths_have_it_too},
 	{"groups are done ahead of need", groups_are_done_ahead_of_need},
 	{"it goes with the last of the group", it_goes_with_the_last_of_the_group},
 	{"without memory dense spans are refused it", without_memory_dense_spans_are_refused_it},

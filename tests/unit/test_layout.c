@@ -13,7 +13,7 @@
 
 static void test_version(void)
 {
-	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 7);
+	CU_ASSERT_EQUAL(TGS_LAYOUT_VERSION, 8);
 	CU_ASSERT_EQUAL(TGS_MAP_MAGIC, UINT64_C(0x0a70616d20677401));
 	CU_ASSERT_EQUAL(TGS_HEAP_MAGIC, UINT64_C(0x0a70616568677402));
 	CU_ASSERT_EQUAL(TGS_PAGE_SIZE, 8192);
@@ -25,8 +25,8 @@ static void test_version(void)
 
 static void test_sizes(void)
 {
-	CU_ASSERT_EQUAL(sizeof(struct tgs_geometry), 128);
-	CU_ASSERT_EQUAL(sizeof(struct tgs_map_header), 304);
+	CU_ASSERT_EQUAL(sizeof(struct tgs_geometry), 144);
+	CU_ASSERT_EQUAL(sizeof(struct tgs_map_header), 320);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_root), 160);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_client), 128);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_slot_owner), 8);
@@ -36,7 +36,8 @@ static void test_sizes(void)
 	CU_ASSERT_EQUAL(sizeof(struct tgs_slot), 8704);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_unit), 32);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_record), 128);
-	CU_ASSERT_EQUAL(sizeof(struct tgs_dense_taken), 512);
+	CU_ASSERT_EQUAL(TGS_DENSE_BYTES(0), 128);
+	CU_ASSERT_EQUAL(TGS_DENSE_BYTES(2), 512);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_tiny_taken), 1024);
 	CU_ASSERT_EQUAL(sizeof(struct tgs_tiny_more), 4096);
 }
@@ -51,10 +52,10 @@ static void test_offsets_in_the_map(void)
 	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, base), 96);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, reserve_bytes), 104);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, geometry), 112);
-	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, limit_bytes), 240);
-	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, daemon_epoch), 248);
-	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, trim_epoch), 256);
-	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, n_roots), 264);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, limit_bytes), 256);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, daemon_epoch), 264);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, trim_epoch), 272);
+	CU_ASSERT_EQUAL(offsetof(struct tgs_map_header, n_roots), 280);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_root, ref), 8);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_root, name), 16);
 	CU_ASSERT_EQUAL(offsetof(struct tgs_client, pid), 4);
@@ -131,10 +132,12 @@ static void test_the_geometry_of_64_gib(void)
 	CU_ASSERT_EQUAL(g.dirty_at, 142610432);
 	CU_ASSERT_EQUAL(g.records_at, 143659008);
 	CU_ASSERT_EQUAL(g.dense_at, 1217400832);
-	CU_ASSERT_EQUAL(g.dense_taken_at, UINT64_C(3364884480));
-	CU_ASSERT_EQUAL(g.tiny_taken_at, UINT64_C(7659851776));
-	CU_ASSERT_EQUAL(g.tiny_more_at, UINT64_C(16249786368));
-	CU_ASSERT_EQUAL(g.data_at, UINT64_C(50612666368));
+	CU_ASSERT_EQUAL(g.dense_taken_at[0], UINT64_C(3364884480));
+	CU_ASSERT_EQUAL(g.dense_taken_at[1], UINT64_C(4438626304));
+	CU_ASSERT_EQUAL(g.dense_taken_at[2], UINT64_C(6586109952));
+	CU_ASSERT_EQUAL(g.tiny_taken_at, UINT64_C(10881077248));
+	CU_ASSERT_EQUAL(g.tiny_more_at, UINT64_C(19471011840));
+	CU_ASSERT_EQUAL(g.data_at, UINT64_C(53833891840));
 	CU_ASSERT_EQUAL(g.heap_bytes, g.data_at + (UINT64_C(64) << 30));
 	CU_ASSERT_EQUAL(g.link_offset_bits, 37);
 	CU_ASSERT_EQUAL(g.link_seq_bits, 13);
@@ -161,8 +164,10 @@ static void test_geometries_leave_no_gap_and_no_overlap(void)
 		CU_ASSERT(g.dirty_at >= g.threads_at + TGS_SLOTS_MAX * sizeof(struct tgs_slot));
 		CU_ASSERT(g.records_at >= g.dirty_at + (n + 7) / 8);
 		CU_ASSERT(g.dense_at >= g.records_at + n * sizeof(struct tgs_record));
-		CU_ASSERT(g.dense_taken_at >= g.dense_at + n * 8 * sizeof(struct tgs_unit));
-		CU_ASSERT(g.tiny_taken_at >= g.dense_taken_at + n * sizeof(struct tgs_dense_taken));
+		CU_ASSERT(g.dense_taken_at[0] >= g.dense_at + n * 8 * sizeof(struct tgs_unit));
+		CU_ASSERT(g.dense_taken_at[1] >= g.dense_taken_at[0] + n * 128);
+		CU_ASSERT(g.dense_taken_at[2] >= g.dense_taken_at[1] + n * 256);
+		CU_ASSERT(g.tiny_taken_at >= g.dense_taken_at[2] + n * 512);
 		CU_ASSERT(g.tiny_more_at >= g.tiny_taken_at + n * sizeof(struct tgs_tiny_taken));
 		CU_ASSERT(g.data_at >= g.tiny_more_at + n * sizeof(struct tgs_tiny_more));
 		CU_ASSERT(g.data_at <
@@ -174,7 +179,8 @@ static void test_geometries_leave_no_gap_and_no_overlap(void)
 				4096,
 			0);
 		CU_ASSERT_EQUAL((g.threads_at | g.dirty_at | g.records_at | g.dense_at |
-				 g.dense_taken_at | g.tiny_taken_at) %
+				 g.dense_taken_at[0] | g.dense_taken_at[1] | g.dense_taken_at[2] |
+				 g.tiny_taken_at) %
 					4096,
 				0);
 		/* A link's word: an offset that reaches the end, a slot, and a number that tells steps apart. */

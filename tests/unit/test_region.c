@@ -168,7 +168,7 @@ static void test_damaged_headers(void)
 
 	number_fails(offsetof(struct tgs_map_header, magic), 0, "not one of a heap");
 	header_fails(offsetof(struct tgs_map_header, layout_version), &version, sizeof(version),
-		     "layout version 8");
+		     "layout version 9");
 	header_fails(offsetof(struct tgs_map_header, header_bytes), &n, sizeof(n),
 		     "layout version");
 	number_fails(offsetof(struct tgs_map_header, geometry.n_pages), 0, "header is damaged");

@@ -55,14 +55,14 @@ static void test_only_what_is_freed_is_harvested(void)
 	publish(DENSE_PAGE, 3);
 	publish(DENSE_PAGE, 40);
 	free_one(FREER, DENSE_PAGE, 40);
-	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, &found),
+	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0, &found),
 			UINT64_C(1) << 40);
 	CU_ASSERT_EQUAL(found.n_freed, 1);
 	CU_ASSERT_EQUAL(found.n_twice, 0);
 	CU_ASSERT_TRUE(is_live(DENSE_PAGE, 3));
 	CU_ASSERT_TRUE(is_live(DENSE_PAGE, 63));
 	CU_ASSERT_FALSE(is_taken(DENSE_PAGE, 40));
-	CU_ASSERT_EQUAL(*tgs_published_word(tgt_heap, TGS_DENSE, DENSE_PAGE, 0), 8);
+	CU_ASSERT_EQUAL(*tgs_published_word(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0), 8);
 }
 
 static void test_many_in_one_step(void)
@@ -103,10 +103,10 @@ static void test_the_owner_had_freed_it(void)
 	free_one(FREER, DENSE_PAGE, 1);
 	free_one(FREER, DENSE_PAGE, 70);
 	free_one(FREER, DENSE_PAGE, 101);
-	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE, DENSE_PAGE, 1, &found), 0);
+	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 1, &found), 0);
 	CU_ASSERT_EQUAL(found.n_twice, 2);
 	CU_ASSERT_EQUAL(found.twice, UINT64_C(1) << (70 - 64) | UINT64_C(1) << (101 - 64));
-	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, &found), 1 << 1);
+	CU_ASSERT_EQUAL(tgs_remote_harvest(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0, &found), 1 << 1);
 	CU_ASSERT_EQUAL(found.n_freed, 1);
 	CU_ASSERT_EQUAL(found.n_twice, 2);
 	CU_ASSERT_EQUAL(found.twice, 0);
@@ -124,14 +124,14 @@ static void test_a_harvest_is_repeatable(void)
 		publish(DENSE_PAGE, 5);
 		free_one(FREER, DENSE_PAGE, 5);
 		if (stop > 0)
-			*tgs_published_word(tgt_heap, TGS_DENSE, DENSE_PAGE, 0) = 0;
+			*tgs_published_word(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0) = 0;
 		if (stop > 1)
-			tgt_make_taken(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, 1 << 6);
+			tgt_make_taken(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0, 1 << 6);
 		(void)harvest(DENSE_PAGE);
-		CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, DENSE_PAGE, 0), 1 << 6);
+		CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0), 1 << 6);
 		CU_ASSERT_EQUAL(*tgt_remote_word(DENSE_PAGE, 5), 0);
-		CU_ASSERT_EQUAL(*tgs_published_word(tgt_heap, TGS_DENSE, DENSE_PAGE, 0), 0);
-		tgt_make_taken(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, 0);
+		CU_ASSERT_EQUAL(*tgs_published_word(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0), 0);
+		tgt_make_taken(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0, 0);
 		CU_ASSERT_TRUE(tgs_span_empty(tgt_heap, &span));
 	}
 }
@@ -193,13 +193,23 @@ static void word_is(uint64_t page, unsigned kind, unsigned unit, unsigned half)
 static void test_every_remote_word_is_known(void)
 {
 	static const uint64_t some[] = {0, 1, 1000, TGT_REGION_PAGES - 1};
+	/* Classes of 512, 170 and 128 slots. */
+	static const unsigned classes[] = {2, 5, 6};
+	static const unsigned kinds[] = {TGS_DENSE_8, TGS_DENSE_4, TGS_DENSE_2};
 	unsigned i, unit, half;
 
+	/* Of dense spans they lie alike; the span tells what else is where. */
+	for (i = 0; i < 3; i++) {
+		tgt_put_span(1000, classes[i], OWNER, 0);
+		for (unit = 0; unit < TGS_DENSE_UNITS; unit++)
+			word_is(1000, kinds[i], unit, unit % 2);
+		tgt_remove_span(1000);
+	}
 	for (i = 0; i < 4; i++) {
 		for (half = 0; half < 2; half++) {
 			word_is(some[i], TGS_SPARSE, 0, half);
 			for (unit = 0; unit < TGS_DENSE_UNITS; unit++)
-				word_is(some[i], TGS_DENSE, unit, half);
+				word_is(some[i], TGS_DENSE_8, unit, half);
 			for (unit = 0; unit < TGS_TINY_UNITS; unit++)
 				word_is(some[i], TGS_TINY, unit, half);
 		}
@@ -223,7 +233,7 @@ static void test_no_other_word_is(void)
 	     ref++)
 		n += tgs_word_place(tgt_heap, ref, &place);
 	CU_ASSERT_EQUAL(n, 256);
-	for (ref = g->dense_taken_at; ref < g->dense_taken_at + 4096; ref++)
+	for (ref = g->dense_taken_at[0]; ref < g->dense_taken_at[0] + 4096; ref++)
 		CU_ASSERT_FALSE(tgs_word_place(tgt_heap, ref, &place));
 	for (ref = g->tiny_taken_at; ref < g->tiny_taken_at + 4096; ref++)
 		CU_ASSERT_FALSE(tgs_word_place(tgt_heap, ref, &place));

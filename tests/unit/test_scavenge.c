@@ -288,7 +288,7 @@ static void state_next_to_a_span_in_use_stays(void)
 	kept = get_span(client, slot, 2).page;
 	CU_ASSERT_EQUAL(gone * 512 / 4096, kept * 512 / 4096);
 	take_objects(kept, 512);
-	state = (uint8_t *)view->dense_taken[kept].taken;
+	state = (uint8_t *)tgs_taken_bytes(view, TGS_DENSE_8, kept);
 	CU_ASSERT_EQUAL(state[0], TGS_TAKEN);
 	CU_ASSERT_EQUAL(put_span(client, slot, gone), 0);
 	(void)tgd_heap_trim(heap);

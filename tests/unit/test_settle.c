@@ -110,7 +110,7 @@ static void test_a_free_done_is_not_done_again(void)
 		found = harvest(DENSE_PAGE);
 		CU_ASSERT_EQUAL(found.n_freed, stage == 0);
 		CU_ASSERT_EQUAL(found.n_twice, 0);
-		tgt_make_taken(tgt_heap, TGS_DENSE, DENSE_PAGE, 0, 0);
+		tgt_make_taken(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0, 0);
 	}
 }
 

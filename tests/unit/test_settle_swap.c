@@ -31,7 +31,7 @@ static _Atomic uint64_t *link_word(void)
 
 static bool is_published(unsigned index)
 {
-	return *tgs_published_word(tgt_heap, TGS_DENSE, DENSE_PAGE, 0) >> index & 1;
+	return *tgs_published_word(tgt_heap, TGS_DENSE_4, DENSE_PAGE, 0) >> index & 1;
 }
 
 static void begin(enum stage stage)

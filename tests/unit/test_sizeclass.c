@@ -128,12 +128,20 @@ static void test_kinds(void)
 	for (unsigned c = 0; c < TGS_CLASSES; c++) {
 		unsigned n = tgs_classes[c].n_slots;
 
-		CU_ASSERT_EQUAL(tgs_classes[c].kind, n <= 64 ? TGS_SPARSE : TGS_DENSE);
+		CU_ASSERT_EQUAL(tgs_classes[c].kind, n <= 64    ? TGS_SPARSE
+						     : n <= 128 ? TGS_DENSE_2
+						     : n <= 256 ? TGS_DENSE_4
+								: TGS_DENSE_8);
+		CU_ASSERT_EQUAL(tgs_is_dense(tgs_classes[c].kind), n > 64);
 		if (c != 1)
 			CU_ASSERT(n <= 512);
 	}
 	CU_ASSERT_EQUAL(tgs_classes[1].n_slots, 1024);
-	CU_ASSERT_EQUAL(tgs_classes[9].kind, TGS_DENSE);
+	CU_ASSERT_EQUAL(tgs_classes[3].kind, TGS_DENSE_8);
+	CU_ASSERT_EQUAL(tgs_classes[4].kind, TGS_DENSE_4);
+	CU_ASSERT_EQUAL(tgs_classes[5].kind, TGS_DENSE_4);
+	CU_ASSERT_EQUAL(tgs_classes[6].kind, TGS_DENSE_2);
+	CU_ASSERT_EQUAL(tgs_classes[9].kind, TGS_DENSE_2);
 	CU_ASSERT_EQUAL(tgs_classes[10].kind, TGS_SPARSE);
 }
 
@@ -151,6 +159,7 @@ static void test_large_and_tiny(void)
 	CU_ASSERT_EQUAL(tiny->n_slots, TGS_PAGE_SIZE);
 	CU_ASSERT_EQUAL(tiny->n_pages, 1);
 	CU_ASSERT_EQUAL(tiny->kind, TGS_TINY);
+	CU_ASSERT_FALSE(tgs_is_dense(TGS_TINY));
 	for (uint32_t offset = 0; offset <= TGS_PAGE_SIZE; offset++)
 		CU_ASSERT_EQUAL(tgs_slot_index(TGS_CLASS_TINY, offset), offset);
 }

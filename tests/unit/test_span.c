@@ -133,7 +133,7 @@ static unsigned n_set(const uint8_t *bytes, size_t n)
 /* Each object has a bit of its own: none shares one, none is missing, and all lie where the layout has room for them. */
 static void test_every_object_has_bits_of_its_own(void)
 {
-	unsigned class, index;
+	unsigned class, index, kind;
 
 	for (class = 0; class <= TGS_CLASS_TINY; class ++) {
 		const struct tgs_class *info = &tgs_classes[class];
@@ -163,12 +163,15 @@ static void test_every_object_has_bits_of_its_own(void)
 		/* Nothing of it lies in another page's state. */
 		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->records[61], 128), 0);
 		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->dense[61 * TGS_DENSE_UNITS], 256), 0);
-		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->dense_taken[61], 512), 0);
+		for (kind = TGS_DENSE_2; kind <= TGS_DENSE_8; kind++)
+			CU_ASSERT_EQUAL(n_set((uint8_t *)tgs_taken_bytes(tgt_heap, kind, 61),
+					      UINT64_C(64) << kind),
+					0);
 		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->tiny_taken[61], 1024), 0);
 		CU_ASSERT_EQUAL(n_set((uint8_t *)&tgt_heap->tiny_more[61], 4096), 0);
 		memset(&tgt_heap->records[60], 0, sizeof(struct tgs_record));
 		memset(&tgt_heap->dense[60 * TGS_DENSE_UNITS], 0, 256);
-		memset(&tgt_heap->dense_taken[60], 0, 512);
+		tgt_clear_taken(60);
 		memset(&tgt_heap->tiny_taken[60], 0, 1024);
 		memset(&tgt_heap->tiny_more[60], 0, 4096);
 		CU_ASSERT_TRUE(tgs_span_empty(tgt_heap, &span));
@@ -184,10 +187,10 @@ static void test_a_tag_alone_is_no_object(void)
 	span = tgt_span(60);
 	*tgt_remote_word(60, 0) = UINT64_C(0xabcdef) << TGS_REMOTE_SLOT_SHIFT(0);
 	*tgt_remote_word(60, 40) = UINT64_C(0xabcdef) << TGS_REMOTE_SLOT_SHIFT(1);
-	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_DENSE, 60, 0), 0);
+	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_DENSE_4, 60, 0), 0);
 	CU_ASSERT_TRUE(tgs_span_empty(tgt_heap, &span));
 	*tgt_remote_word(60, 40) |= tgt_remote_bit(63);
-	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63);
+	CU_ASSERT_EQUAL(tgs_remote_bits(tgt_heap, TGS_DENSE_4, 60, 0), UINT64_C(1) << 63);
 }
 
 static size_t size_at(uint64_t page, unsigned index)
@@ -251,35 +254,35 @@ static void test_bytes_of_slots(void)
 {
 	static const unsigned taken[] = {0, 7, 8, 63, 64, 511};
 	const uint64_t some = UINT64_C(1) << 63 | 1 << 9 | 1 << 7;
-	const tgs_taken *bytes = tgs_taken_bytes(tgt_heap, TGS_DENSE, 60);
+	const tgs_taken *bytes = tgs_taken_bytes(tgt_heap, TGS_DENSE_8, 60);
 	struct tgs_object object;
 	unsigned i;
 
 	tgt_put_span(60, 2, 5, 0);
 	for (i = 0; i < TGS_ARRAY_LEN(taken); i++)
-		tgt_set_taken(tgt_heap, TGS_DENSE, 60, taken[i]);
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63 | 0x181);
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 1);
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 7), UINT64_C(1) << 63);
-	CU_ASSERT_EQUAL(tgs_used_first(tgt_heap, TGS_DENSE, 60, 0, 8) & 0xff, 0x81);
+		tgt_set_taken(tgt_heap, TGS_DENSE_8, 60, taken[i]);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 0), UINT64_C(1) << 63 | 0x181);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 1), 1);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 7), UINT64_C(1) << 63);
+	CU_ASSERT_EQUAL(tgs_used_first(tgt_heap, TGS_DENSE_8, 60, 0, 8) & 0xff, 0x81);
 	/* A mark makes nothing taken. */
-	tgs_taken_special(tgt_heap, TGS_DENSE, 60, 0, some);
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), UINT64_C(1) << 63 | 0x181);
+	tgs_taken_special(tgt_heap, TGS_DENSE_8, 60, 0, some);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 0), UINT64_C(1) << 63 | 0x181);
 	CU_ASSERT_EQUAL(bytes[7], TGS_TAKEN | TGS_SPECIAL);
 	CU_ASSERT_EQUAL(bytes[9], TGS_SPECIAL);
 	CU_ASSERT_EQUAL(bytes[8], TGS_TAKEN);
-	CU_ASSERT_EQUAL(tgs_taken_clear(tgt_heap, TGS_DENSE, 60, 0, some),
+	CU_ASSERT_EQUAL(tgs_taken_clear(tgt_heap, TGS_DENSE_8, 60, 0, some),
 			UINT64_C(1) << 63 | 1 << 7);
 	CU_ASSERT_EQUAL(bytes[7] | bytes[9] | bytes[63], 0);
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 0), 0x101);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 0), 0x101);
 	/* Whoever publishes says so in the byte, where the owner looks. */
 	CU_ASSERT_EQUAL(tgs_object_find(tgt_heap, tgs_page_address(tgt_heap, 60) + 8 * 16, &object),
 			TGS_FOUND);
 	tgs_publish(tgt_heap, &object);
 	CU_ASSERT_EQUAL(bytes[8], TGS_TAKEN | TGS_SPECIAL);
-	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE, 60, 0), 1 << 8);
+	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE_8, 60, 0), 1 << 8);
 	tgs_unpublish(tgt_heap, &object);
-	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE, 60, 0), 0);
+	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE_8, 60, 0), 0);
 	CU_ASSERT_TRUE(tgs_object_live(tgt_heap, &object));
 }
 
@@ -291,9 +294,9 @@ static void test_slots_at_hand(void)
 
 	tgt_put_span(60, 2, 5, 0);
 	CU_ASSERT_TRUE_FATAL(tgs_span_at(tgt_heap, 60, &span));
-	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[66] = TGS_HELD;
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 0);
-	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE, 60, 1), 4);
+	tgs_taken_bytes(tgt_heap, TGS_DENSE_8, 60)[66] = TGS_HELD;
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 1), 0);
+	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE_8, 60, 1), 4);
 	CU_ASSERT_EQUAL(tgs_span_live(tgt_heap, &span), 0);
 	CU_ASSERT_FALSE(tgs_span_empty(tgt_heap, &span));
 	CU_ASSERT_EQUAL(
@@ -301,24 +304,24 @@ static void test_slots_at_hand(void)
 		TGS_FOUND);
 	CU_ASSERT_FALSE(tgs_object_live(tgt_heap, &object));
 	/* What is on its way to its owner is taken, and lives no more. */
-	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[66] = TGS_TAKEN | TGS_GOING;
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 4);
+	tgs_taken_bytes(tgt_heap, TGS_DENSE_8, 60)[66] = TGS_TAKEN | TGS_GOING;
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 1), 4);
 	CU_ASSERT_FALSE(tgs_object_live(tgt_heap, &object));
 	/* When those who kept it have ended, it is free; what lives stays. */
-	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[68] = TGS_HELD;
-	tgt_set_taken(tgt_heap, TGS_DENSE, 60, 67);
-	tgs_held_clear(tgt_heap, TGS_DENSE, 60, 1);
-	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE, 60, 1), 8);
-	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE, 60, 1), 8);
+	tgs_taken_bytes(tgt_heap, TGS_DENSE_8, 60)[68] = TGS_HELD;
+	tgt_set_taken(tgt_heap, TGS_DENSE_8, 60, 67);
+	tgs_held_clear(tgt_heap, TGS_DENSE_8, 60, 1);
+	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE_8, 60, 1), 8);
+	CU_ASSERT_EQUAL(tgs_taken_bits(tgt_heap, TGS_DENSE_8, 60, 1), 8);
 	/* Nor is it published any more. */
 	CU_ASSERT_EQUAL(
 		tgs_object_find(tgt_heap, tgs_page_address(tgt_heap, 60) + 67 * 16, &object),
 		TGS_FOUND);
 	tgs_publish(tgt_heap, &object);
-	tgs_taken_bytes(tgt_heap, TGS_DENSE, 60)[67] |= TGS_GOING;
-	tgs_held_clear(tgt_heap, TGS_DENSE, 60, 1);
-	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE, 60, 1), 0);
-	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE, 60, 1), 0);
+	tgs_taken_bytes(tgt_heap, TGS_DENSE_8, 60)[67] |= TGS_GOING;
+	tgs_held_clear(tgt_heap, TGS_DENSE_8, 60, 1);
+	CU_ASSERT_EQUAL(tgs_used_bits(tgt_heap, TGS_DENSE_8, 60, 1), 0);
+	CU_ASSERT_EQUAL(tgs_published_bits(tgt_heap, TGS_DENSE_8, 60, 1), 0);
 }
 
 static void test_masks_of_units(void)
