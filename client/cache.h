@@ -84,9 +84,10 @@ struct tgc_large_hints {
 struct tgc_prefetch {
 	struct tgc_post post;
 	uint32_t n; /* what came; under the connection's lock until collected */
-	uint64_t grants
+	uint32_t grants
 		[TGC_PREFETCH_MAX]; /* twice the first page, and 1 if it is known to be zero */
 };
+_Static_assert(TGS_RESERVE_MAX / TGS_PAGE_SIZE <= UINT64_C(1) << 31, "twice a page number fits");
 
 /* The block that tiny objects go into at the moment. */
 struct tgc_tiny {

@@ -53,7 +53,8 @@ static void note(struct tgc_post *post, const Tgd__Reply *reply)
 	for (i = 0; i < reply->spans->n_spans && i < TGC_PREFETCH_MAX; i++) {
 		const Tgd__SpanGrant *grant = reply->spans->spans[i];
 
-		prefetch->grants[prefetch->n++] = 2 * grant->page + (grant->zero ? 1 : 0);
+		prefetch->grants[prefetch->n++] =
+			(uint32_t)(2 * grant->page + (grant->zero ? 1 : 0));
 	}
 }
 
