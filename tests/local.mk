@@ -2,6 +2,7 @@
 
 check_LTLIBRARIES += %D%/libtgtest.la
 %C%_libtgtest_la_SOURCES = \
+	%D%/support/badfree.h \
 	%D%/support/cached.c \
 	%D%/support/cached.h \
 	%D%/support/child.c \
@@ -105,6 +106,7 @@ tg_integration_tests = \
 	%D%/integration/test_alloc \
 	%D%/integration/test_attach \
 	%D%/integration/test_badfree \
+	%D%/integration/test_badfree_others \
 	%D%/integration/test_badinput \
 	%D%/integration/test_borrow \
 	%D%/integration/test_daemon \
