@@ -141,6 +141,7 @@ tg_integration_tests = \
 	%D%/integration/test_tgctl_run \
 	%D%/integration/test_threads \
 	%D%/integration/test_tiny \
+	%D%/integration/test_tiny_words \
 	%D%/integration/test_upgrade
 
 # It uses the table of the server by itself.
