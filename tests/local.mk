@@ -15,6 +15,7 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/daemon.h \
 	%D%/support/fixture.c \
 	%D%/support/fixture.h \
+	%D%/support/forks.h \
 	%D%/support/frees.h \
 	%D%/support/heap.h \
 	%D%/support/load.c \
@@ -152,10 +153,13 @@ tg_integration_tests = \
 
 # Programs that tests start; no tests themselves.
 tg_test_helpers = \
+	%D%/integration/fork_threads \
 	%D%/integration/fork_user \
 	%D%/integration/malloc_user \
 	%D%/integration/tgd_full
 # They are run with libtgmalloc.so preloaded, and link nothing of ours.
+%C%_integration_fork_threads_SOURCES = %D%/integration/fork_threads.c
+%C%_integration_fork_threads_LDADD =
 %C%_integration_fork_user_SOURCES = %D%/integration/fork_user.c
 %C%_integration_fork_user_LDADD =
 %C%_integration_malloc_user_SOURCES = %D%/integration/malloc_user.c
