@@ -22,6 +22,7 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/load.h \
 	%D%/support/message.c \
 	%D%/support/message.h \
+	%D%/support/mixed.h \
 	%D%/support/pages.h \
 	%D%/support/peer.c \
 	%D%/support/peer.h \
@@ -113,6 +114,7 @@ tg_integration_tests = \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_dense \
+	%D%/integration/test_ends \
 	%D%/integration/test_exec \
 	%D%/integration/test_fork \
 	%D%/integration/test_free \
