@@ -3,6 +3,7 @@
 check_LTLIBRARIES += %D%/libtgtest.la
 %C%_libtgtest_la_SOURCES = \
 	%D%/support/badfree.h \
+	%D%/support/badpeers.h \
 	%D%/support/cached.c \
 	%D%/support/cached.h \
 	%D%/support/child.c \
@@ -120,6 +121,7 @@ tg_integration_tests = \
 	%D%/integration/test_free \
 	%D%/integration/test_full \
 	%D%/integration/test_grants \
+	%D%/integration/test_greedy_peers \
 	%D%/integration/test_hints \
 	%D%/integration/test_hostile_peers \
 	%D%/integration/test_interrupt \

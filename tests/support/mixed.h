@@ -17,6 +17,7 @@
 
 #include "client/tg.h"
 #include "tests/support/child.h"
+#include "tests/support/daemon.h"
 #include "tests/support/message.h"
 
 #define N_HELD 16
