@@ -8,6 +8,7 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/cached.h \
 	%D%/support/child.c \
 	%D%/support/child.h \
+	%D%/support/conns.h \
 	%D%/support/crowd.c \
 	%D%/support/crowd.h \
 	%D%/support/ctlpeer.c \
@@ -50,6 +51,7 @@ tg_unit_tests = \
 	%D%/unit/test_chunkset \
 	%D%/unit/test_config \
 	%D%/unit/test_conn \
+	%D%/unit/test_conn_output \
 	%D%/unit/test_ctl \
 	%D%/unit/test_ctl_answers \
 	%D%/unit/test_fdpass \
