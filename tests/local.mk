@@ -2,10 +2,13 @@
 
 check_LTLIBRARIES += %D%/libtgtest.la
 %C%_libtgtest_la_SOURCES = \
+	%D%/support/badfree.h \
+	%D%/support/badpeers.h \
 	%D%/support/cached.c \
 	%D%/support/cached.h \
 	%D%/support/child.c \
 	%D%/support/child.h \
+	%D%/support/conns.h \
 	%D%/support/crowd.c \
 	%D%/support/crowd.h \
 	%D%/support/ctlpeer.c \
@@ -14,12 +17,14 @@ check_LTLIBRARIES += %D%/libtgtest.la
 	%D%/support/daemon.h \
 	%D%/support/fixture.c \
 	%D%/support/fixture.h \
+	%D%/support/forks.h \
 	%D%/support/frees.h \
 	%D%/support/heap.h \
 	%D%/support/load.c \
 	%D%/support/load.h \
 	%D%/support/message.c \
 	%D%/support/message.h \
+	%D%/support/mixed.h \
 	%D%/support/pages.h \
 	%D%/support/peer.c \
 	%D%/support/peer.h \
@@ -46,6 +51,7 @@ tg_unit_tests = \
 	%D%/unit/test_chunkset \
 	%D%/unit/test_config \
 	%D%/unit/test_conn \
+	%D%/unit/test_conn_output \
 	%D%/unit/test_ctl \
 	%D%/unit/test_ctl_answers \
 	%D%/unit/test_fdpass \
@@ -105,16 +111,19 @@ tg_integration_tests = \
 	%D%/integration/test_alloc \
 	%D%/integration/test_attach \
 	%D%/integration/test_badfree \
+	%D%/integration/test_badfree_others \
 	%D%/integration/test_badinput \
 	%D%/integration/test_borrow \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_dense \
+	%D%/integration/test_ends \
 	%D%/integration/test_exec \
 	%D%/integration/test_fork \
 	%D%/integration/test_free \
 	%D%/integration/test_full \
 	%D%/integration/test_grants \
+	%D%/integration/test_greedy_peers \
 	%D%/integration/test_hints \
 	%D%/integration/test_hostile_peers \
 	%D%/integration/test_interrupt \
@@ -139,6 +148,7 @@ tg_integration_tests = \
 	%D%/integration/test_tgctl_run \
 	%D%/integration/test_threads \
 	%D%/integration/test_tiny \
+	%D%/integration/test_tiny_words \
 	%D%/integration/test_upgrade
 
 # It uses the table of the server by itself.
@@ -149,10 +159,13 @@ tg_integration_tests = \
 
 # Programs that tests start; no tests themselves.
 tg_test_helpers = \
+	%D%/integration/fork_threads \
 	%D%/integration/fork_user \
 	%D%/integration/malloc_user \
 	%D%/integration/tgd_full
 # They are run with libtgmalloc.so preloaded, and link nothing of ours.
+%C%_integration_fork_threads_SOURCES = %D%/integration/fork_threads.c
+%C%_integration_fork_threads_LDADD =
 %C%_integration_fork_user_SOURCES = %D%/integration/fork_user.c
 %C%_integration_fork_user_LDADD =
 %C%_integration_malloc_user_SOURCES = %D%/integration/malloc_user.c

@@ -17,6 +17,8 @@ noinst_LTLIBRARIES += %D%/libtgctl.la
 	%D%/map.h \
 	%D%/report.c \
 	%D%/report.h \
+	%D%/run-daemon.c \
+	%D%/run-daemon.h \
 	%D%/run.c \
 	%D%/run.h \
 	%D%/table.c \

@@ -2,7 +2,7 @@
  * and its family, C++ operators, fork, threads, a heap that is full, and a daemon that is not
  * there or goes.
  *
- * The programs are malloc_user, fork_user and new_user; each test runs one story of theirs.  When
+ * The programs are malloc_user, fork_user, fork_threads and new_user; each test runs one story of theirs.  When
  * all its processes have ended, the heap must be sound and hold nothing.
  */
 #include <CUnit/CUnit.h>
@@ -52,8 +52,9 @@ static void tell(const char *program, const char *story)
 	CU_ASSERT(tgt_status("recovered_clients") > 0);
 }
 
-#define MALLOC_USER "tests/integration/malloc_user"
-#define FORK_USER   "tests/integration/fork_user"
+#define MALLOC_USER  "tests/integration/malloc_user"
+#define FORK_USER    "tests/integration/fork_user"
+#define FORK_THREADS "tests/integration/fork_threads"
 
 static void set_up(void)
 {
@@ -195,27 +196,27 @@ static void fork_outlives(void)
 
 static void fork_threads(void)
 {
-	tell(FORK_USER, "among-threads");
+	tell(FORK_THREADS, "among-threads");
 }
 
 static void fork_by_threads(void)
 {
-	tell(FORK_USER, "by-many-threads");
+	tell(FORK_THREADS, "by-many-threads");
 }
 
 static void fork_stack(void)
 {
-	tell(FORK_USER, "stack-in-heap");
+	tell(FORK_THREADS, "stack-in-heap");
 }
 
 static void fork_descriptors(void)
 {
-	tell(FORK_USER, "no-descriptors");
+	tell(FORK_THREADS, "no-descriptors");
 }
 
 static void fork_library(void)
 {
-	tell(FORK_USER, "leaves-threads-alone");
+	tell(FORK_THREADS, "leaves-threads-alone");
 }
 
 static void fork_executes(void)

@@ -8,13 +8,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/process.h"
 #include "client/tg.h"
-#include "shm/span.h"
 #include "tests/support/child.h"
 #include "tests/support/fixture.h"
 #include "tests/support/message.h"
@@ -399,190 +396,6 @@ static void test_threads_have_blocks_of_their_own(void)
 	tg_free(next);
 }
 
-static void test_published_tiny_objects(void)
-{
-	uint8_t *p, *q;
-
-	fresh();
-	p = tg_malloc(3);
-	q = tg_malloc(3);
-	CU_ASSERT_EQUAL(tg_publish(p), 0);
-	CU_ASSERT_EQUAL(tgt_check_number("published"), 1);
-	CU_ASSERT_EQUAL(tg_publish(q), 0);
-	CU_ASSERT_EQUAL(tgt_check_number("published"), 2);
-	tg_free(p);
-	CU_ASSERT_EQUAL(tgt_check_number("published"), 1);
-	tg_free(q);
-	CU_ASSERT_EQUAL(tgt_check_number("published"), 0);
-	/* What comes to lie there next starts out private. */
-	p = tg_malloc(3);
-	CU_ASSERT_EQUAL(tgt_check_number("published"), 0);
-	tg_free(p);
-}
-
-/* ---- the words of a tiny span that have memory only in time of need ---- */
-
-static bool has_more(const void *p)
-{
-	return tgs_has_more(&tgc_heap, TGS_TINY,
-			    (uint64_t)((const uint8_t *)p - tgc_heap.data) >> TGS_PAGE_SHIFT);
-}
-
-/* Four million objects of 8 bytes, and all that the two files have memory for. */
-static void test_small_change_is_cheap(void)
-{
-	enum { N = 4000000 };
-	long long before, after;
-	void **p = calloc(N, sizeof(*p));
-	unsigned i;
-
-	CU_ASSERT_PTR_NOT_NULL_FATAL(p);
-	before = tgt_status("resident_bytes");
-	for (i = 0; i < N; i++)
-		p[i] = tg_malloc(8);
-	after = tgt_status("resident_bytes");
-	printf("%.3f bytes of heap per object ", (double)(after - before) / N);
-	CU_ASSERT(after - before <= N * 19LL / 2);
-	for (i = 0; i < N; i++) {
-		if (p[i] == NULL || has_more(p[i]))
-			break;
-		tg_free(p[i]);
-	}
-	CU_ASSERT_EQUAL(i, N);
-	free(p);
-}
-
-/* The same, and no idle page has memory, nor its state. */
-static void fresh_memory(void)
-{
-	const char *const trim[] = {"trim", NULL};
-	int status = -1;
-
-	fresh();
-	json_decref(tgt_tgctl(&tgt_d, trim, &status));
-	CU_ASSERT_EQUAL(status, 0);
-}
-
-static void free_one(void *arg)
-{
-	tg_free(*(void **)arg);
-}
-
-static void test_words_have_memory_from_the_first_need_on(void)
-{
-	void *p, *q;
-	tg_link *link = tg_calloc(1, 64);
-
-	fresh_memory();
-	p = tg_malloc(8);
-	q = tg_malloc(8);
-	CU_ASSERT_PTR_EQUAL(q, (uint8_t *)p + 8);
-	CU_ASSERT_FALSE(has_more(p));
-	CU_ASSERT_EQUAL(tgt_in_child(free_one, &p), 0);
-	CU_ASSERT(has_more(q));
-	tgt_check(2);
-	/* Published. */
-	tg_free(q);
-	fresh_memory();
-	p = tg_malloc(8);
-	CU_ASSERT_FALSE(has_more(p));
-	CU_ASSERT_EQUAL(tg_publish(p), 0);
-	CU_ASSERT(has_more(p));
-	tg_free(p);
-	/* Given, then retired. */
-	fresh_memory();
-	p = tg_malloc(8);
-	CU_ASSERT_FALSE(has_more(p));
-	CU_ASSERT(tg_swap(link, NULL, p, TG_GIVE));
-	CU_ASSERT(has_more(p));
-	CU_ASSERT(tg_swap(link, p, NULL, TG_RETIRE));
-	/* Not given, and retired. */
-	fresh_memory();
-	p = tg_malloc(8);
-	CU_ASSERT(tg_swap(link, NULL, p, 0));
-	CU_ASSERT_FALSE(has_more(p));
-	CU_ASSERT(tg_swap(link, p, NULL, TG_RETIRE));
-	CU_ASSERT_EQUAL(tgt_check_number("objects"), 1);
-	/* A root leads to it. */
-	fresh_memory();
-	p = tg_malloc(8);
-	CU_ASSERT_FALSE(has_more(p));
-	CU_ASSERT_EQUAL(tg_root_set("tiny", p), 0);
-	CU_ASSERT(has_more(p));
-	CU_ASSERT_EQUAL(tgt_check_number("published"), 1);
-	CU_ASSERT_EQUAL(tg_root_set("tiny", NULL), 0);
-	tg_free(p);
-	tg_free(link);
-}
-
-/* A link in a tiny object, swung by somebody who does not own it: that object becomes published. */
-static void swing(void *arg)
-{
-	tg_link *link = arg;
-	void *p = tg_malloc(64);
-
-	TGT_EXPECT(tg_swap(link, NULL, p, TG_GIVE));
-}
-
-static void test_a_link_may_lie_in_a_tiny_object(void)
-{
-	tg_link *link;
-
-	fresh_memory();
-	link = tg_calloc(1, sizeof(*link));
-	CU_ASSERT_FALSE(has_more(link));
-	CU_ASSERT_EQUAL(tgt_in_child(swing, link), 0);
-	CU_ASSERT(has_more(link));
-	CU_ASSERT_EQUAL(tgt_check_number("published"), 2);
-	CU_ASSERT(tg_swap(link, tg_link_get(link), NULL, TG_RETIRE));
-	tg_free(link);
-}
-
-/* Objects go from one process to another all the time: messages must not. */
-static void free_rounds(void *arg)
-{
-	struct tgt_meeting *meeting = arg;
-	void **shared = tg_root_get("objects");
-	struct tg_stats stats = {.size = sizeof(stats)};
-	unsigned i;
-
-	TGT_REQUIRE(shared != NULL);
-	while (tgt_wait_parent_said(meeting) && shared[0] != NULL) {
-		for (i = 0; i < N_OBJECTS; i++)
-			tg_free(shared[i]);
-		TGT_EXPECT(tg_trim() == 0);
-		tgt_tell_parent(meeting);
-	}
-	TGT_EXPECT(tg_stats(&stats) == 0);
-	/* A trim may tell the daemon something each time; the memory of words it asks for a few times. */
-	TGT_EXPECT(stats.messages < 20);
-	TGT_EXPECT(stats.foreign_frees == 100 * N_OBJECTS);
-}
-
-static void test_a_consumer_asks_a_few_times(void)
-{
-	void **shared = tg_malloc(N_OBJECTS * sizeof(*shared));
-	struct tgt_meeting meeting;
-	unsigned round, i;
-	pid_t child;
-
-	CU_ASSERT_EQUAL(tg_root_set("objects", shared), 0);
-	CU_ASSERT_FATAL(tgt_meeting_open(&meeting));
-	child = tgt_fork(free_rounds, &meeting);
-	for (round = 0; round < 100; round++) {
-		for (i = 0; i < N_OBJECTS; i++)
-			shared[i] = tg_malloc(8);
-		tgt_tell_child(&meeting);
-		CU_ASSERT_FATAL(tgt_wait_child_said(&meeting));
-	}
-	shared[0] = NULL;
-	tgt_tell_child(&meeting);
-	CU_ASSERT_EQUAL(tgt_wait(child), 0);
-	tgt_meeting_close(&meeting);
-	CU_ASSERT_EQUAL(tg_root_set("objects", NULL), 0);
-	tg_free(shared);
-}
-
 int main(void)
 {
 	CU_TestInfo tests[] = {
@@ -602,13 +415,6 @@ int main(void)
 		 test_a_block_is_reused_only_when_empty},
 		{"Other processes free tiny objects", test_other_processes_free_tiny_objects},
 		{"Threads have blocks of their own", test_threads_have_blocks_of_their_own},
-		{"A tiny object is published by itself", test_published_tiny_objects},
-		{"Eight bytes take nine and a half at most", test_small_change_is_cheap},
-		{"Published and remote words have memory from the first need on",
-		 test_words_have_memory_from_the_first_need_on},
-		{"A link may lie in a tiny object", test_a_link_may_lie_in_a_tiny_object},
-		{"Who frees what another makes asks a few times for their memory",
-		 test_a_consumer_asks_a_few_times},
 		CU_TEST_INFO_NULL,
 	};
 	CU_SuiteInfo suites[] = {
