@@ -351,6 +351,12 @@ bool tgc_large_at_hand(const struct tgc_cache *cache, size_t size)
 	return best_hint(&cache->large, (size - 1) / TGS_PAGE_SIZE + 1) != 0;
 }
 
+/* The daemon aligns addresses of where the heap usually lies.  Mapped elsewhere (TG_ANY_ADDRESS), objects keep that up to 4 MiB. */
+static bool can_align(size_t align)
+{
+	return (((uintptr_t)tgc_heap.base ^ tgc_heap.map->base) & (align - 1)) == 0;
+}
+
 void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
 {
 	struct tgc_large_hints *hints = &tgc_cache->large;
@@ -364,7 +370,8 @@ void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
 		drop_hints(hints, best, 1);
 		return use(&hint);
 	}
-	if (n_pages > tgc_heap.geometry.n_pages || align_pages > tgc_heap.geometry.n_pages) {
+	if (n_pages > tgc_heap.geometry.n_pages || align_pages > tgc_heap.geometry.n_pages ||
+	    !can_align(align)) {
 		if (tgc_enter())
 			errno = ENOMEM;
 		return NULL;
