@@ -261,7 +261,7 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 		note_or_owe(cache, object, p);
 }
 
-void tgc_foreign_free(void *p)
+static void foreign_free(void *p)
 {
 	struct tgs_object object;
 	struct tgc_cache *cache;
@@ -291,6 +291,15 @@ void tgc_foreign_free(void *p)
 	else
 		hold_back(cache, &object, p);
 	tgc_cache_return_late();
+}
+
+/* A free leaves errno alone, also where it finds no daemon, or reports an error. */
+void tgc_foreign_free(void *p)
+{
+	int saved_errno = errno;
+
+	foreign_free(p);
+	errno = saved_errno;
 }
 
 /* If we die in here it is free, in one way or the other. */

@@ -110,6 +110,7 @@ tg_integration_tests = \
 	%D%/integration/test_daemon \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_dense \
+	%D%/integration/test_errno \
 	%D%/integration/test_exec \
 	%D%/integration/test_fork \
 	%D%/integration/test_free \
