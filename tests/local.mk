@@ -138,6 +138,7 @@ tg_integration_tests = \
 	%D%/integration/test_tgcached_workers \
 	%D%/integration/test_tgctl \
 	%D%/integration/test_tgctl_run \
+	%D%/integration/test_tgctl_top \
 	%D%/integration/test_threads \
 	%D%/integration/test_tiny \
 	%D%/integration/test_upgrade
