@@ -285,7 +285,7 @@ static void take_more(struct tgc_cache *large, struct tgc_large_hints *hints, ui
 	}
 }
 
-static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
+static void *alloc_of_process(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 {
 	struct tgc_cache *large;
 	struct tgc_span *span;
@@ -293,9 +293,6 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	bool populate;
 	int r;
 
-	/* A thread that has large objects has use for hints; without a slot it goes without. */
-	if (tgc_cache->slot_id == 0)
-		(void)tgc_cache_get();
 	large = tgc_large_lock();
 	if (!large)
 		return NULL;
@@ -318,6 +315,18 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	if (populate)
 		tgc_populate(page, n_pages);
 	return tgs_page_address(&tgc_heap, page);
+}
+
+static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
+{
+	void *p;
+
+	/* A thread that has large objects has use for hints; without a slot it goes without. */
+	if (tgc_cache->slot_id == 0)
+		(void)tgc_cache_get();
+	p = alloc_of_process(n_pages, align_pages, ret_zero);
+	tgc_cache_return_late();
+	return p;
 }
 
 static inline void *use(const struct tgc_large_hint *hint)
