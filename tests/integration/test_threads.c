@@ -1,6 +1,7 @@
 /* test_threads - threads that come and go: their caches are used again, and what they made and freed outlives them.
  */
 #include <CUnit/CUnit.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -176,7 +177,7 @@ static void free_late(void *object)
 static void *leave_to_destructor(void *arg)
 {
 	(void)arg;
-	TGT_EXPECT(pthread_setspecific(key, tg_malloc(100)) == 0);
+	TGT_EXPECT(pthread_setspecific(key, tg_calloc(1, 100)) == 0);
 	return NULL;
 }
 
@@ -217,6 +218,8 @@ static void use_at_last(void *object)
 		TGT_EXPECT((objects[i] = tg_malloc(sizes[i])) != NULL);
 	for (i = 0; i < TGS_ARRAY_LEN(sizes); i++)
 		tg_free(objects[i]);
+	/* A link that leads elsewhere. */
+	TGT_EXPECT(!tg_swap(object, object, NULL, 0) && errno == 0);
 	tg_free(object);
 }
 
