@@ -261,6 +261,18 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 		note_or_owe(cache, object, p);
 }
 
+/* The same for a thread that can get no slot, as the daemon does not answer: the process owes it. */
+static void leave(const struct tgs_object *object, void *p)
+{
+	bool small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
+
+	if (!tgs_object_live(&tgc_heap, object) ||
+	    (small && !set_going(p, tgs_taken_of(&tgc_heap, object))))
+		tgc_report(TGC_DOUBLE_FREE, p);
+	else
+		tgc_owed_leave(p);
+}
+
 static void foreign_free(void *p)
 {
 	struct tgs_object object;
@@ -282,8 +294,10 @@ static void foreign_free(void *p)
 		return;
 	}
 	cache = tgc_cache_get();
-	if (!cache)
-		return; /* no daemon: the free cannot be noted anywhere; the object stays */
+	if (!cache) {
+		leave(&object, p);
+		return;
+	}
 	if (object.span.owner == cache->slot_id && tgc_owns_it(cache, p))
 		tgc_free_own(cache, &object, p);
 	else if (TGS_UNLIKELY(!tgs_object_live(&tgc_heap, &object)))
@@ -331,6 +345,8 @@ void tgc_foreign_flush(struct tgc_cache *cache)
 	uint64_t held;
 
 	cache->held_bytes = 0;
+	if (TGS_UNLIKELY(atomic_load_explicit(&tgc_process->owed, memory_order_relaxed) != NULL))
+		tgc_owed_take_over(cache);
 	if (TGS_UNLIKELY(cache->owed != NULL))
 		tgc_owed_pay(cache);
 	held = atomic_load_explicit(&cache->slot->held, memory_order_relaxed);
@@ -349,6 +365,18 @@ static bool is_going(const struct tgs_object *object, const void *p)
 		TGS_GOING) != 0;
 }
 
+/* In a span of this thread's own it was owed by one without a slot. */
+static void pay_going(struct tgc_cache *cache, const struct tgs_object *object, void *p)
+{
+	if (!tgc_owns_it(cache, p)) {
+		note_or_owe(cache, object, p);
+		return;
+	}
+	atomic_fetch_and_explicit(tgs_taken_of(&tgc_heap, object), (uint8_t)~TGS_GOING,
+				  memory_order_relaxed);
+	tgc_free_own(cache, object, p);
+}
+
 void tgc_foreign_pay(struct tgc_cache *cache, void *p)
 {
 	struct tgs_object object;
@@ -356,7 +384,7 @@ void tgc_foreign_pay(struct tgc_cache *cache, void *p)
 	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND)
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else if (is_going(&object, p))
-		note_or_owe(cache, &object, p);
+		pay_going(cache, &object, p);
 	else if (!tgs_object_live(&tgc_heap, &object))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else if (tgc_owns_it(cache, p))

@@ -123,6 +123,7 @@ tg_integration_tests = \
 	%D%/integration/test_life \
 	%D%/integration/test_link \
 	%D%/integration/test_malloc \
+	%D%/integration/test_noslot \
 	%D%/integration/test_owed \
 	%D%/integration/test_policy \
 	%D%/integration/test_programs \
