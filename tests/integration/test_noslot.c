@@ -88,9 +88,9 @@ static void frees_are_owed(void)
 	CU_ASSERT(tgt_stats().pending_frees > 0);
 	/* The daemon may take its time. */
 	deadline = tgt_now_ms() + TGT_TIMEOUT_MS;
-	do
+	do {
 		CU_ASSERT_EQUAL(tg_trim(), 0);
-	while (tgt_stats().pending_frees != 0 && tgt_now_ms() < deadline);
+	} while (tgt_stats().pending_frees != 0 && tgt_now_ms() < deadline);
 	tgt_check(0);
 }
 
