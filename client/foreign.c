@@ -365,18 +365,6 @@ static bool is_going(const struct tgs_object *object, const void *p)
 		TGS_GOING) != 0;
 }
 
-/* In a span of this thread's own it was owed by one without a slot. */
-static void pay_going(struct tgc_cache *cache, const struct tgs_object *object, void *p)
-{
-	if (!tgc_owns_it(cache, p)) {
-		note_or_owe(cache, object, p);
-		return;
-	}
-	atomic_fetch_and_explicit(tgs_taken_of(&tgc_heap, object), (uint8_t)~TGS_GOING,
-				  memory_order_relaxed);
-	tgc_free_own(cache, object, p);
-}
-
 void tgc_foreign_pay(struct tgc_cache *cache, void *p)
 {
 	struct tgs_object object;
@@ -384,7 +372,7 @@ void tgc_foreign_pay(struct tgc_cache *cache, void *p)
 	if (tgs_object_find(&tgc_heap, p, &object) != TGS_FOUND)
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else if (is_going(&object, p))
-		pay_going(cache, &object, p);
+		note_or_owe(cache, &object, p);
 	else if (!tgs_object_live(&tgc_heap, &object))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else if (tgc_owns_it(cache, p))

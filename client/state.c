@@ -111,9 +111,9 @@ void tgc_owed_leave(void *p)
 	struct tgc_owed *owed;
 
 	pthread_mutex_lock(&tgc_process->owed_lock);
-	owed = add_owed(atomic_load_explicit(&tgc_process->owed, memory_order_relaxed), p);
+	owed = add_owed(tgc_process->owed, p);
 	if (owed) {
-		atomic_store_explicit(&tgc_process->owed, owed, memory_order_relaxed);
+		tgc_process->owed = owed;
 		tgc_count(&tgc_process->n_owed, 1);
 	}
 	pthread_mutex_unlock(&tgc_process->owed_lock);
@@ -124,14 +124,14 @@ void tgc_owed_take_over(struct tgc_cache *cache)
 	struct tgc_owed *owed, *last;
 
 	pthread_mutex_lock(&tgc_process->owed_lock);
-	owed = atomic_load_explicit(&tgc_process->owed, memory_order_relaxed);
+	owed = tgc_process->owed;
 	if (owed) {
 		for (last = owed; last->next; last = last->next)
 			;
 		last->next = cache->owed;
 		cache->owed = owed;
 		tgc_count(&cache->n_owed, tgc_process->n_owed);
-		atomic_store_explicit(&tgc_process->owed, NULL, memory_order_relaxed);
+		tgc_process->owed = NULL;
 		tgc_process->n_owed = 0;
 	}
 	pthread_mutex_unlock(&tgc_process->owed_lock);
@@ -156,8 +156,8 @@ void tgc_owed_pay(struct tgc_cache *cache)
 		void *p = cache->owed->objects[cache->owed->n - 1];
 		struct tgs_object object;
 
+		/* Also of an object of our own: its byte may say already that it was freed (client/foreign.c). */
 		if (tgs_object_find(&tgc_heap, p, &object) == TGS_FOUND &&
-		    !(object.span.owner == cache->slot_id && tgc_owns_it(cache, p)) &&
 		    tgc_state_back(&object) < 0)
 			return;
 		(void)take_owed(cache);
