@@ -459,6 +459,9 @@ TGS_COLD bool tgc_state_or_owe(struct tgc_cache *cache, const struct tgs_object 
 /* Tries all that are owed again; lets them be. */
 TGS_COLD void tgc_owed_pay(struct tgc_cache *cache);
 void tgc_owed_forget(struct tgc_cache *cache);
+/* A thread without a slot owes this free to the process; one that has a slot owes what such threads do. */
+TGS_COLD void tgc_owed_leave(void *p);
+TGS_COLD void tgc_owed_take_over(struct tgc_cache *cache);
 
 /* swap.c */
 /* Before the free of an object in the span at `page`: if links may lie in it, those who swing them are told.  A thread that

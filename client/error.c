@@ -3,6 +3,7 @@
  * One line on stderr that names address, class, place and owner; then abort (default), or count and go on
  * (TG_ON_ERROR=count).  Written with write(2) from a buffer on the stack: the heap may be what is broken.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,7 @@ void tgc_report(enum tgc_error error, const void *p)
 {
 	struct line line = {.n = 0};
 	struct tgs_object object;
-	int cancel_state;
+	int cancel_state, saved_errno = errno;
 	ssize_t written;
 
 	/* The hot path only sees that no live object starts there. */
@@ -114,6 +115,7 @@ void tgc_report(enum tgc_error error, const void *p)
 		abort();
 	if (tgc_process)
 		atomic_fetch_add_explicit(&tgc_process->errors, 1, memory_order_relaxed);
+	errno = saved_errno;
 }
 
 void tgc_report_twice(uint64_t page, unsigned class, unsigned unit, uint64_t slots)

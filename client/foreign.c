@@ -261,7 +261,19 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 		note_or_owe(cache, object, p);
 }
 
-void tgc_foreign_free(void *p)
+/* The same for a thread that can get no slot, as the daemon does not answer: the process owes it. */
+static void leave(const struct tgs_object *object, void *p)
+{
+	bool small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
+
+	if (!tgs_object_live(&tgc_heap, object) ||
+	    (small && !set_going(p, tgs_taken_of(&tgc_heap, object))))
+		tgc_report(TGC_DOUBLE_FREE, p);
+	else
+		tgc_owed_leave(p);
+}
+
+static void foreign_free(void *p)
 {
 	struct tgs_object object;
 	struct tgc_cache *cache;
@@ -282,8 +294,10 @@ void tgc_foreign_free(void *p)
 		return;
 	}
 	cache = tgc_cache_get();
-	if (!cache)
-		return; /* no daemon: the free cannot be noted anywhere; the object stays */
+	if (!cache) {
+		leave(&object, p);
+		return;
+	}
 	if (object.span.owner == cache->slot_id && tgc_owns_it(cache, p))
 		tgc_free_own(cache, &object, p);
 	else if (TGS_UNLIKELY(!tgs_object_live(&tgc_heap, &object)))
@@ -291,6 +305,15 @@ void tgc_foreign_free(void *p)
 	else
 		hold_back(cache, &object, p);
 	tgc_cache_return_late();
+}
+
+/* A free leaves errno alone, also where it finds no daemon, or reports an error. */
+void tgc_foreign_free(void *p)
+{
+	int saved_errno = errno;
+
+	foreign_free(p);
+	errno = saved_errno;
 }
 
 /* If we die in here it is free, in one way or the other. */
@@ -322,6 +345,8 @@ void tgc_foreign_flush(struct tgc_cache *cache)
 	uint64_t held;
 
 	cache->held_bytes = 0;
+	if (TGS_UNLIKELY(atomic_load_explicit(&tgc_process->owed, memory_order_relaxed) != NULL))
+		tgc_owed_take_over(cache);
 	if (TGS_UNLIKELY(cache->owed != NULL))
 		tgc_owed_pay(cache);
 	held = atomic_load_explicit(&cache->slot->held, memory_order_relaxed);

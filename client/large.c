@@ -285,7 +285,7 @@ static void take_more(struct tgc_cache *large, struct tgc_large_hints *hints, ui
 	}
 }
 
-static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
+static void *alloc_of_process(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 {
 	struct tgc_cache *large;
 	struct tgc_span *span;
@@ -293,9 +293,6 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	bool populate;
 	int r;
 
-	/* A thread that has large objects has use for hints; without a slot it goes without. */
-	if (tgc_cache->slot_id == 0)
-		(void)tgc_cache_get();
 	large = tgc_large_lock();
 	if (!large)
 		return NULL;
@@ -318,6 +315,18 @@ static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
 	if (populate)
 		tgc_populate(page, n_pages);
 	return tgs_page_address(&tgc_heap, page);
+}
+
+static void *alloc_slow(uint64_t n_pages, uint64_t align_pages, bool *ret_zero)
+{
+	void *p;
+
+	/* A thread that has large objects has use for hints; without a slot it goes without. */
+	if (tgc_cache->slot_id == 0)
+		(void)tgc_cache_get();
+	p = alloc_of_process(n_pages, align_pages, ret_zero);
+	tgc_cache_return_late();
+	return p;
 }
 
 static inline void *use(const struct tgc_large_hint *hint)
@@ -351,6 +360,12 @@ bool tgc_large_at_hand(const struct tgc_cache *cache, size_t size)
 	return best_hint(&cache->large, (size - 1) / TGS_PAGE_SIZE + 1) != 0;
 }
 
+/* The daemon aligns addresses of where the heap usually lies.  Mapped elsewhere (TG_ANY_ADDRESS), objects keep that up to 4 MiB. */
+static bool can_align(size_t align)
+{
+	return (((uintptr_t)tgc_heap.base ^ tgc_heap.map->base) & (align - 1)) == 0;
+}
+
 void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
 {
 	struct tgc_large_hints *hints = &tgc_cache->large;
@@ -364,7 +379,8 @@ void *tgc_large_alloc(size_t size, size_t align, bool *ret_zero)
 		drop_hints(hints, best, 1);
 		return use(&hint);
 	}
-	if (n_pages > tgc_heap.geometry.n_pages || align_pages > tgc_heap.geometry.n_pages) {
+	if (n_pages > tgc_heap.geometry.n_pages || align_pages > tgc_heap.geometry.n_pages ||
+	    !can_align(align)) {
 		if (tgc_enter())
 			errno = ENOMEM;
 		return NULL;

@@ -43,7 +43,7 @@ noinst_LTLIBRARIES += %D%/libtgclient.la
 
 # The thread cache is thread-local: initial-exec makes reaching it one instruction instead of a call.  A case of tg_malloc that is
 # jumped to is fetched at once if it does not begin near the end of a line (tiny objects: 5 % of a pair).
-%C%_libtgclient_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec -falign-jumps=32
+%C%_libtgclient_la_CFLAGS = $(AM_CFLAGS) -ftls-model=initial-exec -falign-jumps=64
 $(%C%_libtgclient_la_OBJECTS): | $(tg_generated)
 
 include_HEADERS += %D%/tg.h

@@ -88,6 +88,9 @@ void tgc_process_clear(void)
 	atomic_store_explicit(&tgc_process->attached, 0, memory_order_release);
 	atomic_store_explicit(&tgc_process->errors, 0, memory_order_relaxed);
 	tgc_process->idle_pages = 0;
+	/* As if they were of any cache. */
+	if (tgc_process->all && tgc_process->owed)
+		tgc_owed_take_over(tgc_process->all);
 	/* A thread may still have its cache at hand: it stays, empty, and is the thread's again at its next call. */
 	for (cache = tgc_process->all; cache; cache = cache->next_all) {
 		struct tgc_cache *next_all = cache->next_all, *next_idle = cache->next_idle;

@@ -17,6 +17,7 @@
 #include "shm/region.h"
 
 struct tgc_cache;
+struct tgc_owed;
 struct tgc_span;
 struct tgc_rpc;
 
@@ -38,7 +39,11 @@ struct tgc_process {
 	uint64_t idle_rounds; /* of giving back for the idle ones; under lock */
 	_Atomic uint64_t
 		trim_request; /* raised by tg_trim: caches whose trim_seen is lower give back at their next refill */
-	_Atomic uint64_t errors; /* double and invalid frees counted */
+	_Atomic uint64_t errors;   /* double and invalid frees counted */
+	pthread_mutex_t owed_lock; /* taken last */
+	struct tgc_owed *_Atomic
+		owed; /* frees of threads that could get no slot; changed under owed_lock.  client/state.c */
+	_Atomic uint64_t n_owed; /* that many */
 	uint32_t
 		state_ahead; /* log2 of the spans (dense: groups) whose state was last asked for at once; under the connection's lock */
 	uint32_t state_asked_ms; /* when; likewise */

@@ -10,6 +10,9 @@
  * If the machine has no memory left, tg_publish and tg_swap fail; a free cannot.  It is owed: the object stays allocated, and
  * the thread keeps its address and tries again when it next needs the daemon, trims or ends; and at the next such free, but
  * not at each of them, for then the daemon has searched all there is.  What a process owes when it is killed stays allocated.
+ *
+ * A thread that frees before it has a slot, and gets none since the daemon does not answer, owes to the process: the next
+ * thread that has something to do with the daemon takes that over.
  */
 #include <errno.h>
 
@@ -65,18 +68,28 @@ int tgc_state_ask(uint64_t page)
 	return r == 0 || r == -ENOTCONN ? r : -ENOMEM;
 }
 
-static void owe(struct tgc_cache *cache, void *p)
+/* Adds it to those that begin with `owed`; returns the first.  NULL: no memory. */
+static struct tgc_owed *add_owed(struct tgc_owed *owed, void *p)
 {
-	struct tgc_owed *owed = cache->owed;
+	struct tgc_owed *first = owed;
 
 	if (!owed || owed->n == TGS_ARRAY_LEN(owed->objects)) {
-		owed = tgc_wiped_alloc(sizeof(*owed));
-		if (!owed)
-			return; /* not even that: the object stays allocated */
-		owed->next = cache->owed;
-		cache->owed = owed;
+		first = tgc_wiped_alloc(sizeof(*first));
+		if (!first)
+			return NULL;
+		first->next = owed;
 	}
-	owed->objects[owed->n++] = p;
+	first->objects[first->n++] = p;
+	return first;
+}
+
+static void owe(struct tgc_cache *cache, void *p)
+{
+	struct tgc_owed *owed = add_owed(cache->owed, p);
+
+	if (!owed)
+		return; /* not even that: the object stays allocated */
+	cache->owed = owed;
 	tgc_count(&cache->n_owed, 1);
 }
 
@@ -91,6 +104,37 @@ static void *take_owed(struct tgc_cache *cache)
 	}
 	tgc_count(&cache->n_owed, -UINT64_C(1));
 	return p;
+}
+
+void tgc_owed_leave(void *p)
+{
+	struct tgc_owed *owed;
+
+	pthread_mutex_lock(&tgc_process->owed_lock);
+	owed = add_owed(tgc_process->owed, p);
+	if (owed) {
+		tgc_process->owed = owed;
+		tgc_count(&tgc_process->n_owed, 1);
+	}
+	pthread_mutex_unlock(&tgc_process->owed_lock);
+}
+
+void tgc_owed_take_over(struct tgc_cache *cache)
+{
+	struct tgc_owed *owed, *last;
+
+	pthread_mutex_lock(&tgc_process->owed_lock);
+	owed = tgc_process->owed;
+	if (owed) {
+		for (last = owed; last->next; last = last->next)
+			;
+		last->next = cache->owed;
+		cache->owed = owed;
+		tgc_count(&cache->n_owed, tgc_process->n_owed);
+		tgc_process->owed = NULL;
+		tgc_process->n_owed = 0;
+	}
+	pthread_mutex_unlock(&tgc_process->owed_lock);
 }
 
 bool tgc_state_or_owe(struct tgc_cache *cache, const struct tgs_object *object, void *p)
@@ -112,8 +156,8 @@ void tgc_owed_pay(struct tgc_cache *cache)
 		void *p = cache->owed->objects[cache->owed->n - 1];
 		struct tgs_object object;
 
+		/* Also of an object of our own: its byte may say already that it was freed (client/foreign.c). */
 		if (tgs_object_find(&tgc_heap, p, &object) == TGS_FOUND &&
-		    !(object.span.owner == cache->slot_id && tgc_owns_it(cache, p)) &&
 		    tgc_state_back(&object) < 0)
 			return;
 		(void)take_owed(cache);

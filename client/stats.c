@@ -41,6 +41,7 @@ TG_API int tg_stats(struct tg_stats *stats)
 		}
 	}
 	pthread_mutex_unlock(&tgc_process->lock);
+	all.pending_frees += tgc_process->n_owed;
 	all.messages = tgc_rpc_messages();
 	all.reconnects = tgc_rpc_reconnects();
 	all.errors = atomic_load_explicit(&tgc_process->errors, memory_order_relaxed);

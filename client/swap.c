@@ -230,13 +230,16 @@ static bool swap_noted(struct tgc_cache *cache, struct swap *swap)
 static bool swap_or_not(struct swap *swap)
 {
 	struct tgc_cache *cache = tgc_cache_get();
-	bool swung;
+	bool ready, swung;
+	int error;
 
-	if (!cache || !prepare(swap) || !note_container(cache, swap))
+	if (!cache)
 		return false;
-	swung = swap_noted(cache, swap);
+	ready = prepare(swap) && note_container(cache, swap);
+	error = ready ? 0 : errno;
+	swung = ready && swap_noted(cache, swap);
 	tgc_cache_return_late();
-	errno = 0;
+	errno = error;
 	return swung;
 }
 

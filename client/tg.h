@@ -92,13 +92,15 @@ TG_API void *tg_malloc(size_t size) TG_MALLOC_LIKE;
 TG_API void *tg_calloc(size_t n, size_t size) TG_MALLOC_LIKE;
 TG_API void *tg_realloc(void *object, size_t size) __attribute__((warn_unused_result));
 
-/* `align` must be a power of two (else NULL with EINVAL); `size` need not be a multiple of it. */
+/* `align` must be a power of two (else NULL with EINVAL); `size` need not be a multiple of it.  More than 4 MiB are for who has
+ * the heap at its usual address: elsewhere (TG_ANY_ADDRESS) NULL with ENOMEM. */
 TG_API void *tg_aligned_alloc(size_t align, size_t size) TG_MALLOC_LIKE;
 
 /* Frees an object, whoever allocated it.  NULL is fine.  A pointer at which no live object starts is reported on
  * stderr with address, class and owner; then abort, or, with TG_ON_ERROR=count, counted (tg_stats) and ignored.
- * It never fails.  Where the machine has no memory to note that an object of 1 to 15 bytes of another thread's is free, it
- * is freed later: when this thread next needs the daemon, trims, or ends. */
+ * It never fails, and leaves errno alone.  Where the machine has no memory to note that an object of 1 to 15 bytes of
+ * another thread's is free, it is freed later: when this thread next needs the daemon, trims, or ends; and where this is the
+ * thread's first call and the daemon does not answer, when any thread does. */
 TG_API void tg_free(void *object);
 
 /* Bytes that may be used at the object: at least what was asked for.  0 for NULL. */

@@ -118,6 +118,7 @@ tg_integration_tests = \
 	%D%/integration/test_daemon_clients \
 	%D%/integration/test_dense \
 	%D%/integration/test_ends \
+	%D%/integration/test_errno \
 	%D%/integration/test_exec \
 	%D%/integration/test_fork \
 	%D%/integration/test_free \
@@ -131,6 +132,7 @@ tg_integration_tests = \
 	%D%/integration/test_life \
 	%D%/integration/test_link \
 	%D%/integration/test_malloc \
+	%D%/integration/test_noslot \
 	%D%/integration/test_owed \
 	%D%/integration/test_policy \
 	%D%/integration/test_programs \
@@ -146,6 +148,7 @@ tg_integration_tests = \
 	%D%/integration/test_tgcached_workers \
 	%D%/integration/test_tgctl \
 	%D%/integration/test_tgctl_run \
+	%D%/integration/test_tgctl_top \
 	%D%/integration/test_threads \
 	%D%/integration/test_tiny \
 	%D%/integration/test_tiny_words \

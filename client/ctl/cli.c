@@ -44,6 +44,11 @@ static const struct command commands[] = {
 	 "As wide as the terminal; in colour on a terminal, unless NO_COLOR is set.\n",
 	 tgc_cmd_map},
 	{"roots", "", 0, "list the named objects", "", tgc_cmd_roots},
+	{"top", "", 0, "watch the heap and its clients",
+	 "Those that hold most are first.  On a terminal it is drawn anew every two seconds, "
+	 "until\n"
+	 "you interrupt it (Ctrl-C); elsewhere once.\n",
+	 tgc_cmd_top},
 	{"check", "", 0, "verify every structure of the heap",
 	 "Exit status 1 if there is damage.  Objects are counted exactly if no one allocates\n"
 	 "or frees meanwhile.\n",

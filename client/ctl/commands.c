@@ -1,4 +1,4 @@
-/* commands.c - what tgctl can do, but for its lists (list.c): ask the daemon, show the answer.
+/* commands.c - what tgctl can do, but for its lists (list.c, top.c): ask the daemon, show the answer.
  *
  * Each command asks for one thing and shows it either as text (report.c, map.c) or as one JSON
  * object (json.c); nothing is printed before the whole answer is there, so standard output has

@@ -12,6 +12,7 @@ int tgc_cmd_classes(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_spans(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_map(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_roots(struct tgc_ctl *ctl, char **args);
+int tgc_cmd_top(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_check(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_trim(struct tgc_ctl *ctl, char **args);
 int tgc_cmd_limit(struct tgc_ctl *ctl, char **args);

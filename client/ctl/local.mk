@@ -24,7 +24,8 @@ noinst_LTLIBRARIES += %D%/libtgctl.la
 	%D%/table.c \
 	%D%/table.h \
 	%D%/talk.c \
-	%D%/talk.h
+	%D%/talk.h \
+	%D%/top.c
 %C%_libtgctl_la_CPPFLAGS = $(AM_CPPFLAGS) -DTGC_BINDIR='"$(bindir)"' -DTGC_LIBDIR='"$(libdir)"'
 %C%_libtgctl_la_LIBADD = $(JANSSON_LIBS)
 $(%C%_libtgctl_la_OBJECTS): | $(tg_generated)

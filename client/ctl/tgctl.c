@@ -5,6 +5,7 @@
  *
  *	cli.c                  options, the table of commands
  *	commands.c, list.c     the commands; run.c: `tgctl run`, find.c: where its programs are
+ *	top.c                  `tgctl top`
  *	ctl.c                  one run of tgctl, and how it fails
  *	talk.c                 the conversation with the daemon
  *	report.c, table.c, map.c, json.c   how answers are shown

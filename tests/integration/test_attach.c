@@ -212,6 +212,26 @@ static void test_two_hundred_processes(void)
 
 /* ---- where it lies ---- */
 
+/* Objects are aligned as asked for, or there are none: the daemon cares for the heap's usual address. */
+static void alignment_elsewhere(void)
+{
+	size_t align;
+	unsigned i;
+
+	for (align = 1; align <= (size_t)1 << 30; align *= 2) {
+		for (i = 0; i < 3; i++) {
+			void *p = tg_aligned_alloc(align, 100000), *q;
+
+			q = tg_aligned_alloc(align, 1);
+			TGT_EXPECT(((uintptr_t)p & (align - 1)) == 0);
+			TGT_EXPECT(((uintptr_t)q & (align - 1)) == 0);
+			TGT_EXPECT(align > 4 << 20 || (p != NULL && q != NULL));
+			tg_free(p);
+			tg_free(q);
+		}
+	}
+}
+
 /* Attaches where another mapping is in the way; shares a ref and no pointer. */
 static void attach_elsewhere(void *arg)
 {
@@ -244,6 +264,7 @@ static void attach_elsewhere(void *arg)
 	TGT_REQUIRE(p != NULL);
 	*p = 4713;
 	TGT_EXPECT(tg_root_set("the third", p) == 0);
+	alignment_elsewhere();
 }
 
 static void test_another_address(void)

@@ -1,12 +1,14 @@
 /* test_threads - threads that come and go: their caches are used again, and what they made and freed outlives them.
  */
 #include <CUnit/CUnit.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/tg.h"
+#include "shm/base.h"
 #include "tests/support/child.h"
 #include "tests/support/fixture.h"
 #include "tests/support/message.h"
@@ -175,7 +177,7 @@ static void free_late(void *object)
 static void *leave_to_destructor(void *arg)
 {
 	(void)arg;
-	TGT_EXPECT(pthread_setspecific(key, tg_malloc(100)) == 0);
+	TGT_EXPECT(pthread_setspecific(key, tg_calloc(1, 100)) == 0);
 	return NULL;
 }
 
@@ -197,6 +199,50 @@ static void test_destructors_may_use_the_heap(void)
 	CU_ASSERT(tgt_stats().threads <= 34);
 	CU_ASSERT_EQUAL(tg_trim(), 0);
 	CU_ASSERT_EQUAL(tgt_status("span_bytes"), 0);
+}
+
+/* ThreadSanitizer gives up a thread in the last round, and does so before us. */
+#ifdef __SANITIZE_THREAD__
+#define ROUNDS (PTHREAD_DESTRUCTOR_ITERATIONS - 1)
+#else
+#define ROUNDS PTHREAD_DESTRUCTOR_ITERATIONS
+#endif
+
+static __thread unsigned rounds_left = ROUNDS;
+
+/* Puts it off until no destructor runs after this one: whatever the thread gets now, nobody comes to take it. */
+static void use_at_last(void *object)
+{
+	static const size_t sizes[] = {5, 50, 20000, 100000};
+	void *objects[TGS_ARRAY_LEN(sizes)];
+	unsigned i;
+
+	if (--rounds_left != 0) {
+		TGT_EXPECT(pthread_setspecific(key, object) == 0);
+		return;
+	}
+	for (i = 0; i < TGS_ARRAY_LEN(sizes); i++)
+		TGT_EXPECT((objects[i] = tg_malloc(sizes[i])) != NULL);
+	for (i = 0; i < TGS_ARRAY_LEN(sizes); i++)
+		tg_free(objects[i]);
+	/* A link that leads elsewhere. */
+	TGT_EXPECT(!tg_swap(object, object, NULL, 0) && errno == 0);
+	tg_free(object);
+}
+
+static void test_the_last_destructor_may_use_the_heap(void)
+{
+	pthread_t thread;
+	unsigned i;
+
+	CU_ASSERT_EQUAL_FATAL(pthread_key_create(&key, use_at_last), 0);
+	for (i = 0; i < 30; i++) {
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, leave_to_destructor, NULL), 0);
+		pthread_join(thread, NULL);
+	}
+	pthread_key_delete(key);
+	tgt_check(0);
+	CU_ASSERT(tgt_stats().threads <= 3);
 }
 
 /* ---- trim, while others work ---- */
@@ -261,6 +307,7 @@ int main(void)
 		 test_a_thread_gives_back_what_it_does_not_need},
 		{"Destructors of thread-specific data may use the heap",
 		 test_destructors_may_use_the_heap},
+		{"Also the very last one", test_the_last_destructor_may_use_the_heap},
 		{"One thread trims while others work", test_trim_while_others_work},
 		CU_TEST_INFO_NULL,
 	};

@@ -64,9 +64,9 @@ static void wrong_use_is_json_if_asked_for(void)
 
 static void help_and_version_need_no_daemon(void)
 {
-	static const char *const names[] = {"ping", "status", "clients", "classes", "spans",
-					    "map",  "roots",  "check",   "trim",    "limit",
-					    "kick", "stop",   "run"};
+	static const char *const names[] = {"ping",  "status", "clients", "classes", "spans",
+					    "map",   "roots",  "top",     "check",   "trim",
+					    "limit", "kick",   "stop",    "run"};
 	char line[64];
 	size_t i;
 
