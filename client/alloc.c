@@ -132,14 +132,7 @@ TG_API __attribute__((aligned(64))) void *tg_malloc(size_t size)
 {
 	void *p;
 
-	/* Each case by itself: the compiler knows the rest of the way then.  The first has no jump in it, and tiny objects have most
-	 * to do; who jumps comes to the start of a line (-falign-jumps), and loses next to nothing. */
-	if (TGS_LIKELY(size - 1 < TGS_TINY_MAX)) {
-		p = tiny_at_hand(size);
-		if (TGS_LIKELY(p != NULL))
-			RETURN(p);
-		return tiny_slow(size);
-	}
+	/* Each case by itself: the compiler knows the rest of the way then. */
 	if (TGS_LIKELY(size - (TGS_TINY_MAX + 1) <= TGS_FINE_MAX - (TGS_TINY_MAX + 1))) {
 		unsigned class = tgs_size_to_class(size);
 
@@ -147,6 +140,12 @@ TG_API __attribute__((aligned(64))) void *tg_malloc(size_t size)
 		if (TGS_LIKELY(p != NULL))
 			RETURN(p);
 		return small_slow(class, NULL);
+	}
+	if (TGS_LIKELY(size - 1 < TGS_TINY_MAX)) {
+		p = tiny_at_hand(size);
+		if (TGS_LIKELY(p != NULL))
+			RETURN(p);
+		return tiny_slow(size);
 	}
 	if (TGS_LIKELY(size - 1 < TGS_SMALL_MAX))
 		return small_alloc(tgs_size_to_class(size), NULL);
