@@ -24,7 +24,7 @@
 #define WATCH_NS   20000
 #define BEFORE_MS  300
 #define PACE_MS    0.003 /* between two calls of a survivor that allocates */
-#define SPAN_BYTES 8192 /* a class with one object a span */
+#define SPAN_BYTES 8192  /* a class with one object a span */
 
 void bench_die(const char *what)
 {
