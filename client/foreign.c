@@ -250,12 +250,20 @@ static void note_or_owe(struct tgc_cache *cache, const struct tgs_object *object
 	tgc_foreign_noted(cache, pending, object);
 }
 
-/* The same for one of which only its byte may say that this has begun already. */
+static bool is_small(const struct tgs_object *object)
+{
+	return object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
+}
+
+/* False: its byte says that the free of it has begun already, which nothing else may. */
+static bool begin_free(const struct tgs_object *object, void *p)
+{
+	return !is_small(object) || set_going(p, tgs_taken_of(&tgc_heap, object));
+}
+
 static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, void *p)
 {
-	bool small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
-
-	if (TGS_UNLIKELY(small && !set_going(p, tgs_taken_of(&tgc_heap, object))))
+	if (TGS_UNLIKELY(!begin_free(object, p)))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else
 		note_or_owe(cache, object, p);
@@ -264,10 +272,7 @@ static void hold_back(struct tgc_cache *cache, const struct tgs_object *object, 
 /* The same for a thread that can get no slot, as the daemon does not answer: the process owes it. */
 static void leave(const struct tgs_object *object, void *p)
 {
-	bool small = object->span.class != 0 && object->span.class != TGS_CLASS_TINY;
-
-	if (!tgs_object_live(&tgc_heap, object) ||
-	    (small && !set_going(p, tgs_taken_of(&tgc_heap, object))))
+	if (!tgs_object_live(&tgc_heap, object) || !begin_free(object, p))
 		tgc_report(TGC_DOUBLE_FREE, p);
 	else
 		tgc_owed_leave(p);
@@ -358,8 +363,7 @@ void tgc_foreign_flush(struct tgc_cache *cache)
 /* Has its byte been told already that it was freed, when that was to be owed? */
 static bool is_going(const struct tgs_object *object, const void *p)
 {
-	if (object->span.class == 0 || object->span.class == TGS_CLASS_TINY ||
-	    TGC_LOAD(tgc_own_of(p)->slot) == 0)
+	if (!is_small(object) || TGC_LOAD(tgc_own_of(p)->slot) == 0)
 		return false;
 	return (atomic_load_explicit(tgs_taken_of(&tgc_heap, object), memory_order_relaxed) &
 		TGS_GOING) != 0;

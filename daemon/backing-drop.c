@@ -7,15 +7,22 @@
 #include "daemon/backing-impl.h"
 #include "shm/span.h"
 
-/* Do all pages with state in this block of an area hold no span? */
+/* How many pages have state in this block of an area; the first one. */
+static uint64_t pages_of(const struct tgd_backing *backing, const struct tgd_area *area,
+			 uint64_t block, uint64_t *ret_first)
+{
+	*ret_first = (block * TGS_OS_PAGE - area->at) / area->stride;
+	return tgs_min(tgs_max(TGS_OS_PAGE / area->stride, 1),
+		       backing->view->geometry.n_pages - *ret_first);
+}
+
+/* Do all of them hold no span? */
 static bool block_is_free(const struct tgd_backing *backing, const struct tgd_pages *pages,
 			  const struct tgd_area *area, uint64_t block)
 {
-	uint64_t first = (block * TGS_OS_PAGE - area->at) / area->stride;
-	uint64_t n = tgs_max(TGS_OS_PAGE / area->stride, 1);
+	uint64_t first, n = pages_of(backing, area, block, &first);
 	struct tgd_pages_count count;
 
-	n = tgs_min(n, backing->view->geometry.n_pages - first);
 	tgd_pages_count(pages, first, n, &count);
 	return count.in_use == 0;
 }
@@ -63,45 +70,48 @@ uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_p
 	return bytes;
 }
 
-/* Is any page with state in this block in a span of that kind? */
-static bool block_has_kind(const struct tgd_backing *backing, const struct tgd_area *area,
-			   unsigned area_no, uint64_t block)
+/* Is any page with state in this block of area number `i` in a span that has its state there? */
+static bool block_is_of_use(const struct tgd_backing *backing, const struct tgd_area *area,
+			    unsigned i, uint64_t block)
 {
-	const struct tgs_geometry *g = &backing->view->geometry;
-	uint64_t page = (block * TGS_OS_PAGE - area->at) / area->stride;
-	uint64_t end = tgs_min(page + tgs_max(TGS_OS_PAGE / area->stride, 1), g->n_pages);
+	uint64_t page, n = pages_of(backing, area, block, &page);
 	struct tgs_span span;
 
-	for (; page < end; page++) {
-		if (tgd_backing_has_map(backing, g->page_map_at + page * 8, 8) &&
+	for (; n > 0; n--, page++) {
+		if (tgd_backing_has_map(backing, backing->view->geometry.page_map_at + page * 8,
+					8) &&
 		    tgs_span_at(backing->view, page, &span) &&
-		    tgd_area_is_of(area_no, tgs_classes[span.class].kind, true))
+		    tgd_area_is_of(i, tgs_classes[span.class].kind, true))
 			return true;
 	}
 	return false;
+}
+
+static uint64_t drop_useless(struct tgd_backing *backing, const struct tgd_area *area, unsigned i,
+			     uint64_t page, uint64_t n_pages)
+{
+	uint64_t block = (area->at + page * area->stride) / TGS_OS_PAGE;
+	uint64_t end = tgd_area_block_end(area, page + n_pages), bytes = 0;
+
+	for (; block < end; block++) {
+		if (tgd_bits_get(backing->state_bits, block) &&
+		    !block_is_of_use(backing, area, i, block))
+			bytes += punch_blocks(backing, block, 1);
+	}
+	return bytes;
 }
 
 void tgd_backing_drop_others(struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
 			     unsigned kind)
 {
 	struct tgd_area areas[TGD_AREAS];
-	uint64_t bytes = 0, block, end, len;
+	uint64_t bytes = 0;
 	unsigned i;
 
 	tgd_areas_of(&backing->view->geometry, areas);
 	for (i = 0; i < TGD_AREAS; i++) {
-		if (tgd_area_is_of(i, kind, true))
-			continue;
-		end = tgd_area_block_end(&areas[i], page + n_pages);
-		for (block = (areas[i].at + page * areas[i].stride) / TGS_OS_PAGE; block < end;
-		     block += len) {
-			len = tgd_bits_run(backing->state_bits, block, end);
-			if (!tgd_bits_get(backing->state_bits, block))
-				continue;
-			len = 1;
-			if (!block_has_kind(backing, &areas[i], i, block))
-				bytes += punch_blocks(backing, block, 1);
-		}
+		if (!tgd_area_is_of(i, kind, true))
+			bytes += drop_useless(backing, &areas[i], i, page, n_pages);
 	}
 	tgd_headroom_give(&backing->headroom, bytes);
 }

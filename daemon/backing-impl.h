@@ -1,5 +1,5 @@
-/* backing-impl.h - what backing.c and backing-find.c share: arrays of bits, where the state of
- * pages lies, punching; for these two alone. */
+/* backing-impl.h - what the files of the backing share: arrays of bits, where the state of pages
+ * lies, punching; for them alone, and for heap-check.c, which looks at all state that there is. */
 #pragma once
 
 #include "daemon/backing.h"

@@ -104,7 +104,7 @@ int tgd_backing_punch(struct tgd_backing *backing, uint64_t page, uint64_t n_pag
 uint64_t tgd_backing_punch_state(struct tgd_backing *backing, const struct tgd_pages *pages,
 				 uint64_t page, uint64_t n_pages);
 
-/* These pages have just become spans of that kind (TGS_SPARSE: large ones, too).  Gives back the state of other kinds that lies
+/* These pages have just become spans of that kind.  Gives back the state of other kinds that lies
  * with theirs and that no span has any use of. */
 void tgd_backing_drop_others(struct tgd_backing *backing, uint64_t page, uint64_t n_pages,
 			     unsigned kind);

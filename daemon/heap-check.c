@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/backing-impl.h"
 #include "daemon/heap-impl.h"
 #include "daemon/heap.h"
 #include "shm/base.h"
@@ -39,17 +40,16 @@ static void expect(struct tgd_check *check, const char *what, uint64_t is, uint6
 			 (unsigned long long)is, (unsigned long long)should);
 }
 
-/* One area of state, in which a page has `stride` bytes: those of a free page, block by block where
- * there is memory. */
-static bool area_is_zero(const struct tgd_heap *heap, uint64_t at, uint64_t stride, uint64_t page)
+/* What the page has in one area of state, if there is memory. */
+static bool area_is_zero(const struct tgd_heap *heap, const struct tgd_area *area, uint64_t page)
 {
-	uint64_t from = at + page * stride;
+	uint64_t from = area->at + page * area->stride;
 	const uint64_t *words = (const uint64_t *)(heap->view.base + from);
 	uint64_t i;
 
-	if (!tgd_backing_has_state(&heap->backing, from, stride))
+	if (!tgd_backing_has_state(&heap->backing, from, area->stride))
 		return true;
-	for (i = 0; i < stride / 8; i++) {
+	for (i = 0; i < area->stride / 8; i++) {
 		if (words[i] != 0)
 			return false;
 	}
@@ -58,17 +58,15 @@ static bool area_is_zero(const struct tgd_heap *heap, uint64_t at, uint64_t stri
 
 static bool page_is_zero(const struct tgd_heap *heap, uint64_t page)
 {
-	const struct tgs_geometry *g = &heap->view.geometry;
+	struct tgd_area areas[TGD_AREAS];
 	unsigned i;
 
-	for (i = 0; i < TGS_DENSE_KINDS; i++) {
-		if (!area_is_zero(heap, g->dense_taken_at[i], TGS_DENSE_BYTES(i), page))
+	tgd_areas_of(&heap->view.geometry, areas);
+	for (i = 0; i < TGD_AREAS; i++) {
+		if (!area_is_zero(heap, &areas[i], page))
 			return false;
 	}
-	return area_is_zero(heap, g->records_at, sizeof(struct tgs_record), page) &&
-	       area_is_zero(heap, g->dense_at, TGS_DENSE_UNITS * sizeof(struct tgs_unit), page) &&
-	       area_is_zero(heap, g->tiny_taken_at, sizeof(struct tgs_tiny_taken), page) &&
-	       area_is_zero(heap, g->tiny_more_at, sizeof(struct tgs_tiny_more), page);
+	return true;
 }
 
 static uint64_t pages_with_memory(const struct tgd_heap *heap, uint64_t page, uint64_t end)

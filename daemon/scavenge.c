@@ -100,8 +100,10 @@ void tgd_scavenge_made(struct tgd_scavenge *scavenge, uint64_t n_pages)
 
 void tgd_scavenge_long(struct tgd_scavenge *scavenge, uint64_t n_pages)
 {
-	if (n_pages >= LONG_PAGES)
-		scavenge->long_pages += n_pages;
+	if (n_pages < LONG_PAGES)
+		return;
+	scavenge->long_pages += n_pages;
+	scavenge->long_at_ms = 0;
 }
 
 /* Have the long pieces lain idle long enough?  Since the last of them came.  Returns milliseconds until then; 0: there is
@@ -110,14 +112,12 @@ static uint64_t settle_long(struct tgd_scavenge *scavenge, uint64_t now_ms)
 {
 	if (scavenge->long_pages == 0)
 		return 0;
-	if (scavenge->long_seen != scavenge->long_pages) {
-		scavenge->long_seen = scavenge->long_pages;
+	if (scavenge->long_at_ms == 0)
 		scavenge->long_at_ms = now_ms + LONG_MS;
-	}
 	if (now_ms < scavenge->long_at_ms)
 		return scavenge->long_at_ms - now_ms;
 	scavenge->made_pages += tgs_min(scavenge->long_pages, LONG_MAX);
-	scavenge->long_pages = scavenge->long_seen = 0;
+	scavenge->long_pages = 0;
 	return 0;
 }
 

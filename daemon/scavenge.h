@@ -34,8 +34,7 @@ struct tgd_scavenge {
 	uint64_t spare_pages; /* so many idle pages above the goal stay, too */
 	uint64_t made_pages;  /* made since as many idle ones were last given back */
 	uint64_t long_pages;  /* came back in long pieces, and may yet be used again ... */
-	uint64_t long_seen;   /* ... when this was looked at last ... */
-	uint64_t long_at_ms;  /* ... until then */
+	uint64_t long_at_ms;  /* ... until then; 0: some came since this was looked at */
 	uint64_t decay_at_ms; /* next time that it falls; 0: not started */
 	uint64_t rest_until_ms;
 	uint64_t state_bytes; /* of state given back, since the start */

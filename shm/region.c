@@ -28,6 +28,8 @@
 
 #define REGION_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
 
+_Static_assert(TGS_DENSE_8 - TGS_DENSE_2 + 1 == TGS_DENSE_KINDS, "an area for each dense kind");
+
 void tgs_geometry_init(struct tgs_geometry *geometry, uint64_t n_pages)
 {
 	struct tgs_geometry *g = geometry;

@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "client/ctl/json.h"
+#include "client/ctl/list.h"
 #include "client/ctl/report.h"
 
 /* Where rows go: exactly one of the two is there. */
@@ -19,19 +20,9 @@ struct rows {
 	json_t *array;
 };
 
-/* What an answer says of the next one. */
-struct next {
-	uint64_t last; /* number of the last row */
-	bool more;
-};
-
 struct listing {
-	Tgd__Admin__What what;
-	unsigned body;   /* kind of answer */
-	const char *key; /* of the array in the JSON object */
+	struct tgc_list list;
 	struct tgc_table *(*table_new)(void);
-	/* Adds the rows of an answer.  0 or -ENOMEM. */
-	int (*add)(const struct rows *rows, const Tgd__Reply *reply, struct next *ret_next);
 };
 
 /* Gives up `item`. */
@@ -40,8 +31,9 @@ static int append(const struct rows *rows, json_t *item)
 	return json_array_append_new(rows->array, item) < 0 ? -ENOMEM : 0;
 }
 
-static int add_clients(const struct rows *rows, const Tgd__Reply *reply, struct next *ret_next)
+static int add_clients(void *to, const Tgd__Reply *reply, struct tgc_next *ret_next)
 {
+	const struct rows *rows = to;
 	const Tgd__Clients *list = reply->clients;
 	size_t i;
 	int r = 0;
@@ -57,8 +49,9 @@ static int add_clients(const struct rows *rows, const Tgd__Reply *reply, struct 
 	return r;
 }
 
-static int add_classes(const struct rows *rows, const Tgd__Reply *reply, struct next *ret_next)
+static int add_classes(void *to, const Tgd__Reply *reply, struct tgc_next *ret_next)
 {
+	const struct rows *rows = to;
 	const Tgd__Classes *list = reply->classes;
 	size_t i;
 	int r = 0;
@@ -75,8 +68,9 @@ static int add_classes(const struct rows *rows, const Tgd__Reply *reply, struct 
 	return r;
 }
 
-static int add_spans(const struct rows *rows, const Tgd__Reply *reply, struct next *ret_next)
+static int add_spans(void *to, const Tgd__Reply *reply, struct tgc_next *ret_next)
 {
+	const struct rows *rows = to;
 	const Tgd__Spans *list = reply->span_list;
 	size_t i;
 	int r = 0;
@@ -92,8 +86,9 @@ static int add_spans(const struct rows *rows, const Tgd__Reply *reply, struct ne
 	return r;
 }
 
-static int add_roots(const struct rows *rows, const Tgd__Reply *reply, struct next *ret_next)
+static int add_roots(void *to, const Tgd__Reply *reply, struct tgc_next *ret_next)
 {
+	const struct rows *rows = to;
 	const Tgd__Roots *list = reply->roots;
 	size_t i;
 	int r = 0;
@@ -109,21 +104,20 @@ static int add_roots(const struct rows *rows, const Tgd__Reply *reply, struct ne
 	return r;
 }
 
-/* Asks until all is there. */
-static int collect(struct tgc_ctl *ctl, const struct listing *listing, const struct rows *rows)
+int tgc_list_collect(struct tgc_ctl *ctl, const struct tgc_list *list, void *to)
 {
 	Tgd__Admin ask = TGD__ADMIN__INIT;
 	const Tgd__Reply *reply;
-	struct next next;
+	struct tgc_next next;
 	int r, status;
 
-	ask.what = listing->what;
+	ask.what = list->what;
 	for (;;) {
-		next = (struct next){.last = ask.from};
-		status = tgc_ctl_ask(ctl, &ask, listing->body, &reply);
+		next = (struct tgc_next){.last = ask.from};
+		status = tgc_ctl_ask(ctl, &ask, list->body, &reply);
 		if (status != TGC_OK)
 			return status;
-		r = listing->add(rows, reply, &next);
+		r = list->add(to, reply, &next);
 		if (r < 0)
 			return tgc_ctl_fail(ctl, TGC_BAD_NEWS, r, "out of memory");
 		if (!next.more)
@@ -132,7 +126,7 @@ static int collect(struct tgc_ctl *ctl, const struct listing *listing, const str
 			return tgc_ctl_fail(ctl, TGC_UNREACHABLE, -EPROTO,
 					    "the daemon's list of %s goes in circles; are tgd and "
 					    "tgctl of the same version?",
-					    listing->key);
+					    list->key);
 		ask.from = next.last;
 	}
 }
@@ -148,11 +142,11 @@ static int show(struct tgc_ctl *ctl, const struct listing *listing)
 		rows.table = listing->table_new();
 	if (rows.array == NULL && rows.table == NULL)
 		return tgc_ctl_fail(ctl, TGC_BAD_NEWS, -ENOMEM, "out of memory");
-	status = collect(ctl, listing, &rows);
+	status = tgc_list_collect(ctl, &listing->list, &rows);
 	if (status == TGC_OK) {
-		r = ctl->json
-			    ? tgc_json_print(json_pack("{s:O}", listing->key, rows.array), ctl->out)
-			    : tgc_table_print(rows.table, ctl->out);
+		r = ctl->json ? tgc_json_print(json_pack("{s:O}", listing->list.key, rows.array),
+					       ctl->out)
+			      : tgc_table_print(rows.table, ctl->out);
 		if (r < 0)
 			status = tgc_ctl_fail(ctl, TGC_BAD_NEWS, r, "out of memory");
 	}
@@ -163,8 +157,9 @@ static int show(struct tgc_ctl *ctl, const struct listing *listing)
 
 int tgc_cmd_clients(struct tgc_ctl *ctl, char **args)
 {
-	static const struct listing listing = {TGD__ADMIN__WHAT__CLIENTS, TGD__REPLY__BODY_CLIENTS,
-					       "clients", tgc_report_clients_new, add_clients};
+	static const struct listing listing = {
+		{TGD__ADMIN__WHAT__CLIENTS, TGD__REPLY__BODY_CLIENTS, "clients", add_clients},
+		tgc_report_clients_new};
 
 	(void)args;
 	return show(ctl, &listing);
@@ -172,8 +167,9 @@ int tgc_cmd_clients(struct tgc_ctl *ctl, char **args)
 
 int tgc_cmd_classes(struct tgc_ctl *ctl, char **args)
 {
-	static const struct listing listing = {TGD__ADMIN__WHAT__CLASSES, TGD__REPLY__BODY_CLASSES,
-					       "classes", tgc_report_classes_new, add_classes};
+	static const struct listing listing = {
+		{TGD__ADMIN__WHAT__CLASSES, TGD__REPLY__BODY_CLASSES, "classes", add_classes},
+		tgc_report_classes_new};
 
 	(void)args;
 	return show(ctl, &listing);
@@ -181,8 +177,9 @@ int tgc_cmd_classes(struct tgc_ctl *ctl, char **args)
 
 int tgc_cmd_spans(struct tgc_ctl *ctl, char **args)
 {
-	static const struct listing listing = {TGD__ADMIN__WHAT__SPANS, TGD__REPLY__BODY_SPAN_LIST,
-					       "spans", tgc_report_spans_new, add_spans};
+	static const struct listing listing = {
+		{TGD__ADMIN__WHAT__SPANS, TGD__REPLY__BODY_SPAN_LIST, "spans", add_spans},
+		tgc_report_spans_new};
 
 	(void)args;
 	return show(ctl, &listing);
@@ -190,8 +187,9 @@ int tgc_cmd_spans(struct tgc_ctl *ctl, char **args)
 
 int tgc_cmd_roots(struct tgc_ctl *ctl, char **args)
 {
-	static const struct listing listing = {TGD__ADMIN__WHAT__ROOTS, TGD__REPLY__BODY_ROOTS,
-					       "roots", tgc_report_roots_new, add_roots};
+	static const struct listing listing = {
+		{TGD__ADMIN__WHAT__ROOTS, TGD__REPLY__BODY_ROOTS, "roots", add_roots},
+		tgc_report_roots_new};
 
 	(void)args;
 	return show(ctl, &listing);

@@ -13,6 +13,7 @@ noinst_LTLIBRARIES += %D%/libtgctl.la
 	%D%/json.c \
 	%D%/json.h \
 	%D%/list.c \
+	%D%/list.h \
 	%D%/map.c \
 	%D%/map.h \
 	%D%/report.c \

@@ -14,6 +14,7 @@
 
 #include "client/ctl/commands.h"
 #include "client/ctl/json.h"
+#include "client/ctl/list.h"
 #include "client/ctl/report.h"
 #include "shm/base.h"
 
@@ -34,11 +35,14 @@ struct picture {
 
 /* ---- what is to be seen ---- */
 
-static int add_rows(struct picture *picture, const Tgd__Clients *list)
+static int add_rows(void *to, const Tgd__Reply *reply, struct tgc_next *ret_next)
 {
+	const Tgd__Clients *list = reply->clients;
+	struct picture *picture = to;
 	struct row *rows;
 	size_t i;
 
+	ret_next->more = list->more;
 	if (list->n_clients == 0)
 		return 0;
 	rows = reallocarray(picture->rows, picture->n_rows + list->n_clients, sizeof(*rows));
@@ -50,30 +54,9 @@ static int add_rows(struct picture *picture, const Tgd__Clients *list)
 
 		row->client = *list->clients[i];
 		snprintf(row->name, sizeof(row->name), "%s", list->clients[i]->name);
+		ret_next->last = row->client.id;
 	}
 	return 0;
-}
-
-static int ask_clients(struct tgc_ctl *ctl, struct picture *picture)
-{
-	Tgd__Admin ask = TGD__ADMIN__INIT;
-	const Tgd__Reply *reply;
-	uint64_t before;
-	int status;
-
-	ask.what = TGD__ADMIN__WHAT__CLIENTS;
-	do {
-		before = ask.from;
-		status = tgc_ctl_ask(ctl, &ask, TGD__REPLY__BODY_CLIENTS, &reply);
-		if (status != TGC_OK)
-			return status;
-		if (add_rows(picture, reply->clients) < 0)
-			return tgc_ctl_fail(ctl, TGC_BAD_NEWS, -ENOMEM, "out of memory");
-		if (picture->n_rows != 0)
-			ask.from = picture->rows[picture->n_rows - 1].client.id;
-		/* As in list.c: each answer lies behind the one before. */
-	} while (reply->clients->more && ask.from > before);
-	return TGC_OK;
 }
 
 static int ask_status(struct tgc_ctl *ctl, struct picture *picture)
@@ -178,10 +161,12 @@ static void show(FILE *out, const char *text, bool terminal)
 
 static int take_picture(struct tgc_ctl *ctl, struct picture *picture)
 {
+	static const struct tgc_list clients = {TGD__ADMIN__WHAT__CLIENTS, TGD__REPLY__BODY_CLIENTS,
+						"clients", add_rows};
 	int status = ask_status(ctl, picture), r;
 
 	if (status == TGC_OK)
-		status = ask_clients(ctl, picture);
+		status = tgc_list_collect(ctl, &clients, picture);
 	if (status != TGC_OK)
 		return status;
 	sort_rows(picture);

@@ -16,17 +16,6 @@
 
 static void *objects[MANY];
 
-/* No idle page has memory, nor its state. */
-static void fresh_memory(void)
-{
-	const char *const trim[] = {"trim", NULL};
-	int status = -1;
-
-	CU_ASSERT_EQUAL(tg_trim(), 0);
-	json_decref(tgt_tgctl(&tgt_d, trim, &status));
-	CU_ASSERT_EQUAL(status, 0);
-}
-
 static bool has_more(const void *p)
 {
 	return tgs_has_more(&tgc_heap, TGS_DENSE_4,
@@ -55,7 +44,7 @@ static void test_ones_own_frees_need_none(void)
 {
 	unsigned i;
 
-	fresh_memory();
+	tgt_fresh_memory();
 	make(MANY);
 	free_all(MANY / 2);
 	for (i = MANY / 2; i < MANY; i++) {
@@ -77,30 +66,30 @@ static void test_all_ways_to_need_them(void)
 {
 	tg_link *link = tg_calloc(1, 1000);
 
-	fresh_memory();
+	tgt_fresh_memory();
 	make(1);
 	CU_ASSERT_FALSE(has_more(objects[0]));
 	CU_ASSERT_EQUAL(tgt_in_child(free_first, NULL), 0);
 	CU_ASSERT(has_more(objects[0]));
 	tgt_check(1);
-	fresh_memory();
+	tgt_fresh_memory();
 	make(1);
 	CU_ASSERT_FALSE(has_more(objects[0]));
 	CU_ASSERT_EQUAL(tg_publish(objects[0]), 0);
 	CU_ASSERT(has_more(objects[0]));
 	CU_ASSERT_EQUAL(tgt_check_number("published"), 1);
 	tg_free(objects[0]);
-	fresh_memory();
+	tgt_fresh_memory();
 	make(1);
 	CU_ASSERT(tg_swap(link, NULL, objects[0], TG_GIVE));
 	CU_ASSERT(has_more(objects[0]));
 	CU_ASSERT(tg_swap(link, objects[0], NULL, TG_RETIRE));
-	fresh_memory();
+	tgt_fresh_memory();
 	make(1);
 	CU_ASSERT(tg_swap(link, NULL, objects[0], 0));
 	CU_ASSERT_FALSE(has_more(objects[0]));
 	CU_ASSERT(tg_swap(link, objects[0], NULL, TG_RETIRE));
-	fresh_memory();
+	tgt_fresh_memory();
 	make(1);
 	CU_ASSERT_FALSE(has_more(objects[0]));
 	CU_ASSERT_EQUAL(tg_root_set("dense", objects[0]), 0);
@@ -125,7 +114,7 @@ static void free_them(void *arg)
 
 static void test_a_process_that_frees_much_asks_seldom(void)
 {
-	fresh_memory();
+	tgt_fresh_memory();
 	make(MANY);
 	CU_ASSERT_EQUAL(tgt_in_child(free_them, NULL), 0);
 	CU_ASSERT(has_more(objects[0]) && has_more(objects[MANY - 1]));
@@ -148,7 +137,7 @@ static void test_a_thread_that_frees_anothers_needs_them_when_hints_are_full(voi
 	uint64_t before;
 	pthread_t thread;
 
-	fresh_memory();
+	tgt_fresh_memory();
 	make(MANY);
 	before = tgt_stats().messages;
 	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, free_here, NULL), 0);

@@ -69,17 +69,6 @@ static void test_small_change_is_cheap(void)
 	free(p);
 }
 
-/* No block is current after this, and no idle page has memory, nor its state. */
-static void fresh_memory(void)
-{
-	const char *const trim[] = {"trim", NULL};
-	int status = -1;
-
-	CU_ASSERT_EQUAL(tg_trim(), 0);
-	json_decref(tgt_tgctl(&tgt_d, trim, &status));
-	CU_ASSERT_EQUAL(status, 0);
-}
-
 static void free_one(void *arg)
 {
 	tg_free(*(void **)arg);
@@ -90,7 +79,7 @@ static void test_words_have_memory_from_the_first_need_on(void)
 	void *p, *q;
 	tg_link *link = tg_calloc(1, 64);
 
-	fresh_memory();
+	tgt_fresh_memory();
 	p = tg_malloc(8);
 	q = tg_malloc(8);
 	CU_ASSERT_PTR_EQUAL(q, (uint8_t *)p + 8);
@@ -100,28 +89,28 @@ static void test_words_have_memory_from_the_first_need_on(void)
 	tgt_check(2);
 	/* Published. */
 	tg_free(q);
-	fresh_memory();
+	tgt_fresh_memory();
 	p = tg_malloc(8);
 	CU_ASSERT_FALSE(has_more(p));
 	CU_ASSERT_EQUAL(tg_publish(p), 0);
 	CU_ASSERT(has_more(p));
 	tg_free(p);
 	/* Given, then retired. */
-	fresh_memory();
+	tgt_fresh_memory();
 	p = tg_malloc(8);
 	CU_ASSERT_FALSE(has_more(p));
 	CU_ASSERT(tg_swap(link, NULL, p, TG_GIVE));
 	CU_ASSERT(has_more(p));
 	CU_ASSERT(tg_swap(link, p, NULL, TG_RETIRE));
 	/* Not given, and retired. */
-	fresh_memory();
+	tgt_fresh_memory();
 	p = tg_malloc(8);
 	CU_ASSERT(tg_swap(link, NULL, p, 0));
 	CU_ASSERT_FALSE(has_more(p));
 	CU_ASSERT(tg_swap(link, p, NULL, TG_RETIRE));
 	CU_ASSERT_EQUAL(tgt_check_number("objects"), 1);
 	/* A root leads to it. */
-	fresh_memory();
+	tgt_fresh_memory();
 	p = tg_malloc(8);
 	CU_ASSERT_FALSE(has_more(p));
 	CU_ASSERT_EQUAL(tg_root_set("tiny", p), 0);
@@ -145,7 +134,7 @@ static void test_a_link_may_lie_in_a_tiny_object(void)
 {
 	tg_link *link;
 
-	fresh_memory();
+	tgt_fresh_memory();
 	link = tg_calloc(1, sizeof(*link));
 	CU_ASSERT_FALSE(has_more(link));
 	CU_ASSERT_EQUAL(tgt_in_child(swing, link), 0);

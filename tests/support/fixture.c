@@ -112,6 +112,16 @@ static long long number(const char *command, const char *name)
 	return n;
 }
 
+void tgt_fresh_memory(void)
+{
+	const char *const trim[] = {"trim", NULL};
+	int status = -1;
+
+	CU_ASSERT_EQUAL(tg_trim(), 0);
+	json_decref(tgt_tgctl(&tgt_d, trim, &status));
+	CU_ASSERT_EQUAL(status, 0);
+}
+
 long long tgt_status(const char *name)
 {
 	return number("status", name);

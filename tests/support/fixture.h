@@ -40,6 +40,10 @@ void tgt_tear_down(void);
 /* Asserts that the heap is sound and holds exactly so many objects. */
 void tgt_check(long long objects);
 
+/* This process and the daemon give back what they only keep: no block of tiny objects is current, and no idle page has memory,
+ * nor its state. */
+void tgt_fresh_memory(void);
+
 /* A number of `tgctl --json status`, or of `check`; -1 if it cannot be had. */
 long long tgt_status(const char *name);
 long long tgt_check_number(const char *name);

@@ -70,7 +70,7 @@ static void state_of_another_kind_goes(void)
 {
 	uint32_t client = add_client(0);
 	unsigned slot = open_slot(client), n = 0, i;
-	struct tgd_grant old[64], new[64];
+	struct tgd_grant old[64], next[64];
 	uint64_t before;
 
 	CU_ASSERT_EQUAL_FATAL(tgd_heap_get_spans(heap, client, slot, 2, 64, old, &n), 0);
@@ -81,9 +81,9 @@ static void state_of_another_kind_goes(void)
 	before = status().resident_bytes;
 	for (i = 0; i < 63; i += n)
 		CU_ASSERT_EQUAL_FATAL(
-			tgd_heap_get_spans(heap, client, slot, 6, 63 - i, &new[i], &n), 0);
+			tgd_heap_get_spans(heap, client, slot, 6, 63 - i, &next[i], &n), 0);
 	for (i = 0; i < 63; i++)
-		CU_ASSERT(new[i].page >= old[0].page &&new[i].page <= old[63].page);
+		CU_ASSERT(next[i].page >= old[0].page && next[i].page <= old[63].page);
 	/* 7 of 8 blocks went, 2 came. */
 	CU_ASSERT_EQUAL(status().resident_bytes, before - 5 * TGS_OS_PAGE);
 	CU_ASSERT_EQUAL(checked().objects, 512);
